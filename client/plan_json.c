@@ -40,24 +40,6 @@ static cJSON *place_json(const char *where, const struct sl_place *p, uint64_t b
     return o;
 }
 
-/* Over all places; of one device, the most that lies on a GPU. */
-static struct sl_memory sum_of(const struct plan_device_set *s)
-{
-    struct sl_memory m = {0};
-
-    for (uint32_t g = 0; g <= s->devices.count; g++) {
-        const struct sl_place *p = g < s->devices.count ? &s->offload.gpu[g] : &s->offload.host;
-
-        m.weights += p->weights;
-        m.kv_cache += p->kv_cache;
-        m.buffers += p->buffers;
-        m.total += p->total;
-        if (g < s->devices.count && p->total > m.per_device)
-            m.per_device = p->total;
-    }
-    return m;
-}
-
 /* What a machine has besides. */
 static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_device_set *s)
 {
@@ -85,7 +67,8 @@ static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_d
 static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *s)
 {
     const struct sl_hparams *hp = &v->job->model->hp;
-    const struct sl_memory mem = s->devices.machine ? sum_of(s) : s->mem;
+    const struct plan_sums mem = plan_view_sums(s);
+    char options[PLAN_SERVER_TEXT];
     cJSON *o = cJSON_CreateObject();
 
     cJSON_AddNumberToObject(o, "devices", s->devices.count);
@@ -102,6 +85,8 @@ static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *
     cJSON_AddNumberToObject(o, "per_device_bytes", (double)mem.per_device);
     if (s->devices.machine)
         add_offload(o, v, s);
+    else if (s->fits && s->own_layout)
+        cJSON_AddStringToObject(o, "llama_server", plan_view_server(v, s, options));
     cJSON_AddBoolToObject(o, "fits", s->fits);
     return o;
 }

@@ -242,34 +242,65 @@ static void print_offload(const struct plan_view *v, const struct plan_device_se
         printf("Longest context that fits: %llu tokens\n", (unsigned long long)s->longest_ctx);
 }
 
+static const char *cache_form(const struct plan_view *v, const struct plan_device_set *s)
+{
+    const struct sl_hparams *h = &v->job->model->hp;
+
+    return h->window || h->near_window ? "windowed" : !h->kv_lora ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)";
+}
+
+/* "yes", "no", or "by -ts 8,9": the option with which it does. */
+static void print_fits(const struct plan_device_set *s)
+{
+    const char *before = "by -ts ";
+
+    if (!plan_view_split(s))
+        printf("%s", s->fits ? "yes" : "no");
+    else
+        for (uint32_t g = 0; g < s->devices.m.gpus; g++, before = ",")
+            printf("%s%u", before, s->offload.split[g]);
+    putchar('\n');
+}
+
+static void print_even_notes(const struct plan_view *v, bool both, bool split, bool more)
+{
+    line(0, "In llama.cpp, all layers on GPUs and token_embd in RAM. A device: the fullest, with 1 GiB to spare.");
+    if (split)
+        line(0, "By itself llama.cpp gives each device as many layers, which do not fit where -ts stands.");
+    if (more)
+        line(0, "llama.cpp takes %u devices; more are left out.", SL_GPUS_MOST);
+    if (both)
+        line(0, "Whole heads are cached with %s, the compressed form with %s; this plan is %s.",
+             v->job->ck->is_gguf ? "the legacy layout" : "--layout legacy", v->job->ck->is_gguf ? "the MLA layout" : "--layout mla",
+             v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+}
+
 static void print_even_sets(const struct plan_view *v)
 {
-    bool mla = v->job->model->hp.kv_lora != 0, both = false;
+    bool both = false, split = false, more = false;
     int columns = term_width(STDOUT_FILENO);
     bool wide = !columns || columns >= WIDE;
     int c = wide ? 8 : 7, d = wide ? 16 : 11, f = wide ? 18 : 16;
 
-    printf("\nMemory with a context of %llu tokens, estimated, in GB\n",
-           (unsigned long long)v->ctx);
+    printf("\nMemory with a context of %llu tokens, estimated, in GB\n", (unsigned long long)v->ctx);
     printf("%-*s  %-*s  %*s  %*s  %*s  %*s  %8s  %s\n", d, "Devices", f, "Cache form", c, "Weights", c - !wide, "Cache",
            c, "Buffers", c - !wide, "Total", "A device", "Fits");
     for (uint32_t i = 0; i < v->n_sets; i++) {
         const struct plan_device_set *s = &v->sets[i];
+        const struct plan_sums m = plan_view_sums(s);
         char devices[PLAN_DEVICES_TEXT];
 
         if (s->devices.machine)
             continue;
         both = both || s->whole_heads;
-        printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, plan_devices_text(&s->devices, devices), f,
-               v->job->model->hp.window || v->job->model->hp.near_window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
-               (double)s->mem.weights / 1e9, c - !wide, (double)s->mem.kv_cache / 1e9, c,
-               (double)s->mem.buffers / 1e9, c - !wide, (double)s->mem.total / 1e9,
-               (double)s->mem.per_device / 1e9, s->fits ? "yes" : "no");
+        split = split || plan_view_split(s);
+        more = more || s->devices.count > SL_GPUS_MOST;
+        printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  ", d, plan_devices_text(&s->devices, devices), f, cache_form(v, s), c,
+               (double)m.weights / 1e9, c - !wide, (double)m.kv_cache / 1e9, c, (double)m.buffers / 1e9, c - !wide,
+               (double)m.total / 1e9, (double)m.per_device / 1e9);
+        print_fits(s);
     }
-    if (both)
-        line(0, "Whole heads are cached with %s, the compressed form with %s; this plan is %s.",
-             v->job->ck->is_gguf ? "the legacy layout" : "--layout legacy", v->job->ck->is_gguf ? "the MLA layout" : "--layout mla",
-             v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+    print_even_notes(v, both, split, more);
 }
 
 static void print_memory(const struct plan_view *v)

@@ -132,7 +132,32 @@ static bool one_form(const struct sl_hparams *h)
     return h->kv_lora == 0 || h->index_dim || h->mla_only;
 }
 
-static void add_set(struct plan_view *v, const struct plan_devices *d, bool whole_heads)
+struct plan_sums plan_view_sums(const struct plan_device_set *s)
+{
+    struct plan_sums m = {0};
+
+    for (uint32_t g = 0; g < s->devices.m.gpus + s->devices.machine; g++) {
+        const struct sl_place *p = g < s->devices.m.gpus ? &s->offload.gpu[g] : &s->offload.host;
+
+        m.weights += p->weights;
+        m.kv_cache += p->kv_cache;
+        m.buffers += p->buffers;
+        m.total += p->total;
+        if (g < s->devices.m.gpus && p->total > m.per_device)
+            m.per_device = p->total;
+    }
+    return m;
+}
+
+bool plan_view_split(const struct plan_device_set *s)
+{
+    for (uint32_t g = 0; !s->devices.machine && g < s->devices.m.gpus; g++)
+        if (s->offload.split[g])
+            return true;
+    return false;
+}
+
+static int add_set(struct plan_view *v, const struct plan_devices *d, bool whole_heads, struct sl_error *e)
 {
     const struct sl_model *m = v->job->model;
     struct plan_device_set *s = &v->sets[v->n_sets++];
@@ -140,8 +165,14 @@ static void add_set(struct plan_view *v, const struct plan_devices *d, bool whol
     s->devices = *d;
     s->whole_heads = whole_heads;
     s->own_layout = one_form(&m->hp) || whole_heads == (m->layout == SL_LAYOUT_LEGACY);
-    sl_plan_memory(v->job->plan, v->ctx, whole_heads, d->count, v->ubatch, &s->mem);
-    s->fits = s->mem.per_device <= d->bytes;
+    s->devices.m.gpus = d->count < SL_GPUS_MOST ? d->count : SL_GPUS_MOST;
+    s->devices.m.host = SL_HOST_UNKNOWN;
+    for (uint32_t g = 0; g < s->devices.m.gpus; g++)
+        s->devices.m.gpu[g] = d->bytes;
+    if (sl_plan_alike(v->job->plan, &s->devices.m, whole_heads, v->ctx, v->ubatch, &s->offload) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    s->fits = s->offload.fits;
+    return 0;
 }
 
 /* To 1024 tokens. */
@@ -190,9 +221,9 @@ static int add_devices(struct plan_view *v, const char *text, struct sl_error *e
         if (sets[i].machine)
             SL_TRY(add_machine(v, &sets[i], e));
         if (!sets[i].machine && !one_form(&v->job->model->hp))
-            add_set(v, &sets[i], true);
+            SL_TRY(add_set(v, &sets[i], true, e));
         if (!sets[i].machine)
-            add_set(v, &sets[i], false);
+            SL_TRY(add_set(v, &sets[i], false, e));
     }
     return 0;
 }
@@ -209,21 +240,33 @@ static int add_common_devices(struct plan_view *v, struct sl_error *e)
     return 0;
 }
 
+/* The GPUs that llama.cpp takes of more. */
+static int put_first_gpus(char *buf, size_t cap)
+{
+    int n = 0;
+
+    for (uint32_t g = 0; g < SL_GPUS_MOST; g++)
+        n += snprintf(buf + n, cap - (size_t)n, "%sCUDA%u", g ? "," : " -dev ", g);
+    return n;
+}
+
 /* GPUs that hold anything: their names, and their layers. */
 static int put_gpus(const struct plan_device_set *s, char *buf, size_t cap)
 {
     uint32_t used = 0, seen = 0;
     int n = 0;
 
-    for (uint32_t g = 0; g < s->devices.count; g++)
+    for (uint32_t g = 0; g < s->devices.m.gpus; g++)
         used += s->offload.split[g] > 0;
+    if (!used && !s->devices.machine)
+        return s->devices.count > SL_GPUS_MOST ? put_first_gpus(buf, cap) : 0;
     if (s->devices.count && !used)
         return snprintf(buf, cap, " -dev none");
-    for (uint32_t g = 0; used < s->devices.count && g < s->devices.count; g++)
+    for (uint32_t g = 0; used < s->devices.count && g < s->devices.m.gpus; g++)
         if (s->offload.split[g])
             n += snprintf(buf + n, cap - (size_t)n, "%sCUDA%u", seen++ ? "," : " -dev ", g);
     seen = 0;
-    for (uint32_t g = 0; used > 1 && g < s->devices.count; g++)
+    for (uint32_t g = 0; used > 1 && g < s->devices.m.gpus; g++)
         if (s->offload.split[g])
             n += snprintf(buf + n, cap - (size_t)n, "%s%u", seen++ ? "," : " -ts ", s->offload.split[g]);
     return n;

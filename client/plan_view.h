@@ -20,13 +20,18 @@ struct plan_group {
     uint32_t n_types; /* largest share first */
 };
 
+/* Bytes. */
+struct plan_sums {
+    uint64_t weights, kv_cache, buffers, total;
+    uint64_t per_device; /* the most on one device */
+};
+
 struct plan_device_set {
     struct plan_devices devices;
     bool whole_heads;   /* the cache of this row */
     bool own_layout;    /* that is the cache this plan's layout has */
-    struct sl_memory mem;
     bool fits;
-    struct sl_offload offload; /* of a machine, in place of `mem` */
+    struct sl_offload offload; /* of sets of equal devices: `split` is 0 where llama.cpp's own is meant */
     uint64_t longest_ctx; /* that fits a machine, at most the model's own; 0: none */
 };
 
@@ -69,6 +74,12 @@ void plan_view_free(struct plan_view *v);
 /* Effect: writes the options with which llama-server lays the model as the set's `offload` has it: "-c 32768 -ngl 99
  * --n-cpu-moe 58". Returns buf. */
 const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[PLAN_SERVER_TEXT]);
+
+/* Returns what lies on the devices, and of a machine in RAM. */
+struct plan_sums plan_view_sums(const struct plan_device_set *s);
+
+/* Returns whether a set of equal devices needs --tensor-split. */
+bool plan_view_split(const struct plan_device_set *s);
 
 struct cJSON;
 /* Effect: prints the view to stdout; as one JSON object with "schema": 1, the fields of

@@ -126,28 +126,16 @@ void sl_plan_label(char buf[256], const char *name, const char *hash);
  * Returns buf, or NULL when the texts are no such lists or are equal. */
 const char *sl_plan_option_difference(const char *then, const char *now, char *buf, size_t cap);
 
-/* Memory at inference, bytes. */
-struct sl_memory {
-    uint64_t weights, kv_cache, buffers, total, per_device;
-};
 #define SL_UBATCH 512u /* tokens of a micro-batch, unless said */
-/* Effect: *out = an estimate for one sequence of ctx tokens, in micro-batches of `ubatch`, on `devices` devices (0: as 1).
- *   weights     the plan's tensors
- *   kv_cache    F16 values for each token and layer: for deepseek2 with whole_heads (the legacy
- *               layout, as in the paper) n_head x (head_k + head_v), else kv_lora + rope_dim;
- *               for other models n_head_kv x (head_k + head_v). A layer with an indexer has its
- *               key besides (and head_v more where there is no kv_lora), one of linear attention a
- *               state in F32 instead; one that looks at a window alone has its tokens and a micro-batch's;
- *               in models with any of them, layers for multi-token prediction have nothing
- *   buffers     the sum over devices of: attention scores of one micro-batch in F16
- *               (n_head x ctx x ubatch x 2), its logits in F32 (n_vocab x ubatch x 4), and 0.3 GiB for
- *               the runtime itself
- *   total       the sum of these; per_device: its even share
- * With 8 devices and SL_UBATCH this gives the totals of arXiv 2505.02390, table 1 ("GB" there is GiB), within 0.5 %. */
-void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices, uint32_t ubatch,
-                    struct sl_memory *out);
+/* Returns the bytes of llama.cpp's cache for one sequence of ctx tokens, in micro-batches of `ubatch`: F16 values for each
+ * token and layer, for deepseek2 with whole_heads (the legacy layout, as in arXiv 2505.02390) n_head x (head_k + head_v), else
+ * kv_lora + rope_dim; for other models n_head_kv x (head_k + head_v). A layer with an indexer has its key besides (and head_v
+ * more where there is no kv_lora), one of linear attention a state in F32 instead; one that looks at a window alone has its
+ * tokens and a micro-batch's; in models with any of them, layers for multi-token prediction have nothing. */
+uint64_t sl_plan_cache(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t ubatch);
 
 #define SL_MAX_GPUS 16
+#define SL_GPUS_MOST 15u /* that llama.cpp takes beside the processor */
 #define SL_HOST_UNKNOWN UINT64_MAX
 /* GPUs in the order in which llama.cpp has them. */
 struct sl_machine {
@@ -174,7 +162,7 @@ struct sl_offload {
  * does not fit is on the last GPU, or in host memory, past its size.
  *   weights     token_embd is in host memory; a head that shares it is on the last GPU besides. Layers for multi-token
  *               prediction are not loaded
- *   kv_cache    as sl_plan_memory has it, in even shares of the layers, where they are
+ *   kv_cache    as sl_plan_cache has it, in even shares of the layers, where they are
  *   buffers     llama.cpp's compute buffers for a micro-batch: the mask, what is widest of a layer, the logits, copies of
  *               what goes from GPU to GPU; where weights are in host memory, their largest tensor on the first GPU, where
  *               batches are computed, or two of a layer that is on another GPU. Scores of attention (F32) where CUDA has no
@@ -183,5 +171,10 @@ struct sl_offload {
  * Errors: SL_EFAIL (memory). */
 int sl_plan_offload(const struct sl_plan *p, const struct sl_machine *m, uint64_t ctx, uint32_t ubatch,
                     struct sl_offload *out) SL_MUST_USE;
+/* Effect: *out = the same of a machine of equal GPUs, all layers on them, with either form of cache, whatever the plan's layout
+ * is. Where they fit as llama.cpp spreads them by itself, as many on each, or do not fit at all, `split` is 0. Otherwise it is
+ * sl_plan_offload's, which --tensor-split has to say. Errors: SL_EFAIL (memory). */
+int sl_plan_alike(const struct sl_plan *p, const struct sl_machine *m, bool whole_heads, uint64_t ctx, uint32_t ubatch,
+                  struct sl_offload *out) SL_MUST_USE;
 
 #endif

@@ -1,8 +1,6 @@
 #include "proto/mixture.h"
 #include "proto/plan_build.h"
 
-#define RUNTIME_BYTES (3ull * (1u << 30) / 10) /* context and libraries of a GPU runtime */
-
 static uint64_t mul(uint64_t a, uint64_t b)
 {
     uint64_t r;
@@ -78,28 +76,20 @@ static uint64_t windowed_cache(const struct sl_hparams *h, uint64_t layers, uint
     return 2 * (mul(mul(layers, window_cells(h->window, ctx, ubatch)), h->head_k) + fine + mul(mul(h->n_coarse, cells(ctx / SL_COARSE)), h->head_k));
 }
 
-void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices, uint32_t ubatch,
-                    struct sl_memory *out)
+uint64_t sl_plan_cache(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t ubatch)
 {
     const struct sl_hparams *h = &p->model->hp;
     const struct sl_model *m = p->model;
     bool cached = !h->index_dim && !h->n_linear && !m->near; /* layers for multi-token prediction */
-    uint64_t layers = !cached && h->n_nextn < h->n_layer ? h->n_layer - h->n_nextn : h->n_layer;
-    uint64_t seen = h->window ? window_cells(h->window, ctx, ubatch) + cells(ctx / SL_FINE) : ctx;
-    uint64_t buffers = mul(mul(h->n_head, seen), 2 * (uint64_t)ubatch)
-                       + mul(h->n_vocab, 4 * (uint64_t)ubatch) + RUNTIME_BYTES;
+    uint64_t layers = !cached && h->n_nextn < h->n_layer ? h->n_layer - h->n_nextn : h->n_layer, bytes;
 
-    devices = devices ? devices : 1;
-    out->weights = p->tensor_bytes;
-    layers -= h->n_linear < layers ? h->n_linear : 0;
-    out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx)) + mul(4 * h->n_linear, h->state);
     if (m->near)
-        out->kv_cache = near_cache(m, layers, ctx, ubatch);
+        return near_cache(m, layers, ctx, ubatch);
     if (h->window)
-        out->kv_cache = windowed_cache(h, layers, ctx, ubatch);
-    else if (h->index_dim && !whole_heads)
-        out->kv_cache += mul(mul(index_values(h), 2), mul(indexers(p->model, layers), ctx));
-    out->buffers = mul(buffers, devices);
-    out->total = out->weights + out->kv_cache + out->buffers;
-    out->per_device = (out->total + devices - 1) / devices;
+        return windowed_cache(h, layers, ctx, ubatch);
+    layers -= h->n_linear < layers ? h->n_linear : 0;
+    bytes = mul(mul(cache_values(m, whole_heads), 2), mul(layers, ctx)) + mul(4 * h->n_linear, h->state);
+    if (h->index_dim && !whole_heads)
+        bytes += mul(mul(index_values(h), 2), mul(indexers(m, layers), ctx));
+    return bytes;
 }

@@ -8,8 +8,6 @@
 #define LAYERS_MOST 4096u
 #define EVEN_MOST 512u      /* layers that are spread evenly; more come from no real model */
 #define WHOLE 65536u        /* of a GPU's size */
-#define GPUS_MOST 15u       /* that llama.cpp takes beside the processor */
-#define BLOCK_MASKS 8u      /* of layers on one GPU, at a time */
 #define SPARE (1ull << 30)  /* the runtime, its pools, the system */
 
 /* A layer's bytes. `moved`: of the two largest tensors among those that may be in host memory. */
@@ -27,6 +25,7 @@ struct spread {
 struct offload {
     const struct sl_hparams *h;
     const struct sl_machine *m;
+    bool whole_heads;              /* the form of deepseek2's cache */
     uint32_t used[SL_MAX_GPUS], n_used; /* GPUs that hold anything */
     struct layer *layers;          /* the last one is the output; `held` and `cached` have one more */
     struct spread *spread;         /* for each GPU and layer; NULL: too many */
@@ -34,7 +33,8 @@ struct offload {
     uint64_t row;                  /* a value for each token of a micro-batch, in F32 */
     bool experts;                  /* it has routed ones */
     uint64_t mask, attention, wide, logits; /* parts of buffers */
-    uint64_t chosen, indexed;      /* what the experts of a layer take and give; an indexer's scores */
+    uint64_t chosen;               /* what the experts of a layer take and give */
+    uint64_t active, cells;        /* experts of a token; the cache's cells that it may look at */
     uint64_t cpu_moe, first;       /* layers whose experts are in host memory; the first one on a GPU */
     uint64_t moved, moved_far;     /* of those in host memory: the largest tensor; the two largest of a layer */
     bool blocks;                   /* the indexer chooses blocks of attention with heads */
@@ -91,6 +91,20 @@ static void add_to_layer(struct layer *l, uint64_t bytes, bool experts, bool may
     l->moved[0] = max(l->moved[0], bytes);
 }
 
+/* What of layers for multi-token prediction llama.cpp loads though it does not use them: of Step-3.5, what it takes for optional. */
+static bool loaded_unused(const struct sl_model *m, const char *name)
+{
+    static const char *const parts[] = {".ffn_gate", ".ffn_up", ".ffn_down", ".attn_gate.", ".attn_q_norm.", ".attn_k_norm.",
+                                        ".embed_tokens.", ".shared_head_"};
+
+    if (strcmp(m->arch, "step35") != 0)
+        return false;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(name, parts[i]))
+            return true;
+    return false;
+}
+
 static void add_weights(struct offload *o, const struct sl_plan *p)
 {
     uint64_t loaded = layers_loaded(o), layer;
@@ -106,7 +120,7 @@ static void add_weights(struct offload *o, const struct sl_plan *p)
             o->input += t->bytes;
         else if (!sl_tensor_layer(t->t->name, &layer))
             o->layers[o->n - 1].rest += t->bytes;
-        else if (layer < loaded)
+        else if (layer < loaded || (layer < o->n - 1 && loaded_unused(p->model, t->t->name)))
             add_to_layer(&o->layers[layer], t->bytes, experts, experts || !o->experts);
         tied = tied && strcmp(t->t->name, "output.weight") != 0;
         if (strstr(t->t->name, ".ffn_up.weight"))
@@ -144,7 +158,7 @@ static uint64_t model_number(const struct sl_model *m, const char *name, uint64_
 static void add_work(struct offload *o, const struct sl_model *m, uint64_t ctx)
 {
     const struct sl_hparams *h = o->h;
-    bool whole_heads = m->layout == SL_LAYOUT_LEGACY, flash = has_flash(h, whole_heads);
+    bool whole_heads = o->whole_heads, flash = has_flash(h, whole_heads);
     uint64_t seen = h->window ? h->window + o->row / 4 + ctx / SL_FINE : ctx;
     uint64_t cells = mul((seen + 255) / 256, 256), used = model_number(m, "expert_used_count", 0);
 
@@ -161,29 +175,29 @@ static void add_work(struct offload *o, const struct sl_model *m, uint64_t ctx)
         o->attention += mul(o->row, mul(h->n_head, cells));
     if (!flash && (!h->kv_lora || whole_heads))
         o->attention += mul(2 * cells, mul(h->kv_lora ? h->n_head : h->n_head_kv, h->head_v));
-    if (h->index_dim)
-        o->indexed = h->kv_lora || h->window ? 5 * o->mask : 2 * o->mask + mul(2 * o->row, mul(h->n_head_kv, cells));
+    o->active = used;
+    o->cells = cells;
     o->chosen = mul(o->chosen, used) + mul(o->row, mul(used + 2, h->n_embd));
     o->wide = max(o->wide, mul(o->row, mul(2 * used + 3, h->n_embd)));
 }
 
 static void add_cache(struct offload *o, const struct sl_plan *p, uint64_t ctx)
 {
-    uint64_t all = o->n - 1, loaded = layers_loaded(o);
-    bool counted = !o->h->index_dim && !o->h->n_linear; /* those for multi-token prediction, in what follows */
-    struct sl_memory mem;
+    bool all = !o->h->index_dim && !o->h->n_linear && !p->model->near; /* those for multi-token prediction, too */
+    uint64_t n = all ? o->n - 1 : layers_loaded(o);
+    uint32_t ubatch = (uint32_t)(o->row / 4);
+    uint64_t cache = sl_plan_cache(p, ctx, o->whole_heads, ubatch);
 
-    sl_plan_memory(p, ctx, p->model->layout == SL_LAYOUT_LEGACY, 1, (uint32_t)(o->row / 4), &mem);
-    for (uint64_t i = 0; i < loaded; i++)
-        o->layers[i].cache = p->model->near ? sl_plan_layer_cache(p->model, i, ctx, (uint32_t)(o->row / 4)) : mem.kv_cache / (counted ? all : loaded);
+    for (uint64_t i = 0; i < n; i++)
+        o->layers[i].cache = p->model->near ? sl_plan_layer_cache(p->model, i, ctx, ubatch) : cache / n + (i < cache % n);
 }
 
 /* Of the layers from one to another, those after the dense ones. */
 static uint64_t sparse_layers(const struct offload *o, uint64_t at, uint64_t end)
 {
-    uint64_t first = max(at, o->h->n_layer_dense);
+    uint64_t first = max(at, o->h->n_layer_dense), last = min(end, layers_loaded(o));
 
-    return end > first ? end - first : 0;
+    return last > first ? last - first : 0;
 }
 
 /* What comes to a GPU from elsewhere: a copy for each micro-batch that is under way. */
@@ -199,13 +213,57 @@ static uint64_t copied(const struct offload *o, uint32_t gpu, uint64_t at, uint6
     return n;
 }
 
+/* MiniMax-M3: scores of blocks for each head of keys, and what is made of them. */
+static uint64_t block_work(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t end)
+{
+    uint64_t scores = 3 * o->mask + mul(2 * o->row, mul(o->h->n_head_kv, o->cells)), n = mul(o->row, 6 * o->h->n_embd);
+
+    if (!o->ahead && gpu == 0) /* masks of the layers without a break */
+        return scores + n + mul(2 * sparse_layers(o, max(at, o->cpu_moe), end), o->mask);
+    if (!o->ahead)
+        return scores + o->attention + o->wide;
+    return gpu ? scores - 4 * o->mask : scores + o->mask + n;
+}
+
+/* DeepSeek-V3.2, GLM-5: an indexer's scores beside the heads' products, or beside the experts'. */
+static uint64_t index_work(const struct offload *o)
+{
+    const struct sl_hparams *h = o->h;
+
+    if (o->ahead)
+        return max(o->attention, o->wide) + mul(o->row, 4 * h->n_embd) + 7 * o->mask;
+    return mul(o->row, mul(h->n_head, h->kv_lora + h->rope_dim) + mul(4 * o->active + 5, h->n_embd)) + 4 * o->mask;
+}
+
+/* DeepSeek-V4: the same, of compressed tokens; the layer's cache is copied into one piece. */
+static uint64_t window_work(const struct offload *o, uint32_t gpu)
+{
+    uint64_t joined = mul(6 * o->h->head_k, o->cells);
+
+    if (o->ahead)
+        return mul(o->row, (gpu ? 37 : 26) * o->h->n_embd) + 5 * o->mask + joined;
+    return max(o->attention + mul(o->row, 10 * o->h->n_embd), o->wide + 6 * o->mask + joined);
+}
+
+/* What a micro-batch takes in the widest of these layers, masks included. */
+static uint64_t layer_work(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t end)
+{
+    uint64_t work = max(o->attention, o->wide) + o->mask;
+
+    if (o->blocks)
+        return max(work, block_work(o, gpu, at, end));
+    if (o->h->window)
+        return window_work(o, gpu);
+    return o->h->index_dim ? index_work(o) : work;
+}
+
 static uint64_t gpu_buffers(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t end)
 {
     uint64_t work = o->h->index_dim ? o->attention + o->wide : max(o->attention, o->wide);
-    uint64_t most = work + o->mask + o->indexed;
+    uint64_t most = layer_work(o, gpu, at, end);
 
-    if (o->blocks && !o->ahead && gpu == 0) /* of the layers without a break */
-        most += 2 * min(BLOCK_MASKS, sparse_layers(o, max(at, o->cpu_moe), end)) * o->mask;
+    if (at + 1 == o->n) /* the output alone */
+        return o->logits + mul(o->row, 4 * o->passed) + SPARE;
     if (end == o->n)
         most = max(most, o->logits + (o->ahead ? o->mask : 0));
     if (gpu == 0 && o->first) /* a layer's cache is copied with its weights */
@@ -280,6 +338,7 @@ static void put_gpu(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t
 static void fill_host(const struct offload *o, struct sl_place *out)
 {
     uint64_t work = max(max(o->attention, o->wide), o->logits);
+    uint64_t masks = (1 + o->ahead) * (o->h->index_dim && !o->blocks ? 2 : 1) + (o->blocks ? o->ahead ? 1 : 2 : 0);
 
     memset(out, 0, sizeof *out);
     out->weights = o->input;
@@ -290,7 +349,7 @@ static void fill_host(const struct offload *o, struct sl_place *out)
         else
             out->kv_cache += o->layers[i].cache;
     }
-    out->buffers = SPARE + ((1 + o->ahead) * (o->h->window ? 2 : 1) + (o->h->index_dim > 0)) * o->mask
+    out->buffers = SPARE + masks * o->mask
                    + mul(o->row, (2 + o->ahead) * o->h->n_embd) + (o->first < o->n ? 0 : work + o->mask);
     sum(out);
 }
@@ -427,31 +486,89 @@ static bool leave_out(struct offload *o, const struct sl_offload *out)
     return true;
 }
 
-int sl_plan_offload(const struct sl_plan *p, const struct sl_machine *m, uint64_t ctx, uint32_t ubatch, struct sl_offload *out)
+static void offload_free(struct offload *o)
 {
-    struct offload o = {.h = &p->model->hp, .m = m, .n = p->model->hp.n_layer, .n_used = m->gpus, .row = 4 * (uint64_t)ubatch};
+    free(o->spread);
+    free(o->layers);
+}
 
-    memset(out, 0, sizeof *out);
-    o.n = 1 + (o.n > LAYERS_MOST ? LAYERS_MOST : o.n); /* a GGUF file may say anything */
-    o.layers = calloc(o.n + 1, sizeof *o.layers);
-    if (o.layers && m->gpus > 1 && o.n <= EVEN_MOST)
-        o.spread = calloc((o.n + 1) * m->gpus, sizeof *o.spread);
-    if (!o.layers || (!o.spread && m->gpus > 1 && o.n <= EVEN_MOST)) {
-        free(o.layers);
+static int offload_init(struct offload *o, const struct sl_plan *p, const struct sl_machine *m, bool whole_heads, uint64_t ctx,
+                        uint32_t ubatch)
+{
+    uint64_t n = p->model->hp.n_layer;
+
+    *o = (struct offload){.h = &p->model->hp, .m = m, .whole_heads = whole_heads, .n_used = m->gpus, .row = 4 * (uint64_t)ubatch};
+    o->n = 1 + (n > LAYERS_MOST ? LAYERS_MOST : n); /* a GGUF file may say anything */
+    o->layers = calloc(o->n + 1, sizeof *o->layers);
+    if (o->layers && m->gpus > 1 && o->n <= EVEN_MOST)
+        o->spread = calloc((o->n + 1) * m->gpus, sizeof *o->spread);
+    if (!o->layers || (!o->spread && m->gpus > 1 && o->n <= EVEN_MOST)) {
+        offload_free(o);
         return SL_EFAIL;
     }
     for (uint32_t g = 0; g < m->gpus; g++)
-        o.used[g] = g;
-    while (o.n_used > GPUS_MOST)
-        leave_smallest(&o);
-    add_weights(&o, p);
-    add_work(&o, p->model, ctx);
-    add_cache(&o, p, ctx);
+        o->used[g] = g;
+    while (o->n_used > SL_GPUS_MOST)
+        leave_smallest(o);
+    add_weights(o, p);
+    add_work(o, p->model, ctx);
+    add_cache(o, p, ctx);
+    return 0;
+}
+
+static void search_used(struct offload *o, struct sl_offload *out)
+{
     do
-        search(&o, out);
-    while (out->fits && leave_out(&o, out));
+        search(o, out);
+    while (out->fits && leave_out(o, out));
+}
+
+int sl_plan_offload(const struct sl_plan *p, const struct sl_machine *m, uint64_t ctx, uint32_t ubatch, struct sl_offload *out)
+{
+    struct offload o;
+
+    memset(out, 0, sizeof *out);
+    SL_TRY(offload_init(&o, p, m, p->model->layout == SL_LAYOUT_LEGACY, ctx, ubatch));
+    search_used(&o, out);
     out->fits = out->fits && out->host.total <= m->host;
-    free(o.spread);
-    free(o.layers);
+    offload_free(&o);
+    return 0;
+}
+
+/* As many layers for each GPU, as nearly as whole ones allow. Returns whether they fit. */
+static bool lay_alike(struct offload *o, struct sl_offload *out)
+{
+    uint64_t at = 0;
+    bool fits = true;
+
+    memset(out, 0, sizeof *out);
+    set_host_part(o, 0, 0);
+    out->layers = out->gpu_layers = (uint32_t)o->n;
+    for (uint32_t g = 0; g < o->n_used; g++) {
+        uint64_t end = (o->n * (g + 1) + o->n_used - 1) / o->n_used;
+
+        put_gpu(o, g, at, end, out);
+        fits = fits && out->gpu[o->used[g]].total <= gpu_size(o, g);
+        at = end;
+    }
+    fill_host(o, &out->host);
+    return fits;
+}
+
+int sl_plan_alike(const struct sl_plan *p, const struct sl_machine *m, bool whole_heads, uint64_t ctx, uint32_t ubatch,
+                  struct sl_offload *out)
+{
+    struct sl_offload by_option;
+    struct offload o;
+
+    memset(out, 0, sizeof *out);
+    SL_TRY(offload_init(&o, p, m, whole_heads, ctx, ubatch));
+    out->fits = lay_alike(&o, out);
+    memset(out->split, 0, sizeof out->split);
+    if (!out->fits)
+        search_used(&o, &by_option);
+    if (!out->fits && by_option.fits)
+        *out = by_option;
+    offload_free(&o);
     return 0;
 }
