@@ -182,23 +182,28 @@ static void set_state(struct sl_model *m)
     hp->state = dim * inner + (conv - 1) * (inner + 2 * groups * dim);
 }
 
-/* The architecture's list of that type, one entry for each layer, or NULL. */
-static const uint8_t *layer_list(const struct sl_model *m, const char *name, enum sl_gguf_type type)
+/* The architecture's list of whole numbers or of bools, one entry for each layer, or NULL. */
+static const struct sl_kv *layer_list(const struct sl_model *m, const char *name)
 {
     const struct sl_kv *kv;
     char key[160];
 
     snprintf(key, sizeof key, "%.80s.%s", m->arch, name);
     kv = sl_kvs_find(&m->kvs, key);
-    return kv && kv->type == SL_KV_ARR && kv->elem == type && kv->n >= m->hp.n_layer ? kv->data : NULL;
+    if (!kv || kv->type != SL_KV_ARR || !kv->data || kv->n < m->hp.n_layer)
+        return NULL;
+    return kv->elem == SL_KV_F32 || kv->elem == SL_KV_F64 ? NULL : kv;
 }
 
-static int32_t list_at(const uint8_t *list, uint64_t i)
+static int64_t list_at(const struct sl_kv *list, uint64_t i)
 {
-    int32_t v;
+    size_t bytes = sl_gguf_type_size(list->elem);
+    bool is_signed = list->elem == SL_KV_I8 || list->elem == SL_KV_I16 || list->elem == SL_KV_I32;
+    int unused = 64 - 8 * (int)bytes;
+    uint64_t v = 0;
 
-    memcpy(&v, list + i * sizeof v, sizeof v);
-    return v;
+    memcpy(&v, (const uint8_t *)list->data + i * bytes, bytes);
+    return is_signed ? (int64_t)(v << unused) >> unused : (int64_t)v;
 }
 
 /* Layers for multi-token prediction, where they have no router. */
@@ -233,13 +238,13 @@ static int set_chunked(struct sl_model *m, struct sl_error *e)
 int sl_model_set_near(struct sl_model *m, struct sl_error *e)
 {
     bool step = strcmp(m->arch, sl_arch_step35.name) == 0;
-    const uint8_t *windows = layer_list(m, "attention.sliding_window_pattern", step ? SL_KV_BOOL : SL_KV_I32);
-    const uint8_t *heads = layer_list(m, "attention.head_count_kv", SL_KV_I32);
+    const struct sl_kv *windows = layer_list(m, "attention.sliding_window_pattern");
+    const struct sl_kv *heads = layer_list(m, "attention.head_count_kv");
     struct sl_hparams *hp = &m->hp;
 
     if (strcmp(m->arch, sl_arch_llama4.name) == 0)
         return set_chunked(m, e);
-    if ((!step && strcmp(m->arch, sl_arch_mimo2.name) != 0) || !windows || !heads || !hp->n_layer)
+    if ((!step && strcmp(m->arch, sl_arch_mimo2.name) != 0) || !windows || !hp->n_layer)
         return 0;
     m->near = calloc(hp->n_layer, 1);
     if (!m->near)
@@ -247,9 +252,9 @@ int sl_model_set_near(struct sl_model *m, struct sl_error *e)
     hp->near_window = number(m, "attention.sliding_window", 0);
     set_dense_last(m);
     for (uint64_t i = 0; i < hp->n_layer; i++) {
-        int32_t n = list_at(heads, i);
+        int64_t n = heads ? list_at(heads, i) : (int64_t)hp->n_head_kv;
 
-        m->near[i] = (step ? windows[i] : list_at(windows, i)) != 0;
+        m->near[i] = list_at(windows, i) != 0;
         if (n > 0)
             *(m->near[i] ? &hp->n_head_kv_near : &hp->n_head_kv_far) = (uint64_t)n;
     }
@@ -261,12 +266,12 @@ static void set_linear(struct sl_model *m)
 {
     struct sl_hparams *hp = &m->hp;
     uint64_t dim = number(m, "kda.head_dim", 0), conv = number(m, "ssm.conv_kernel", 0);
-    const uint8_t *list = layer_list(m, "attention.head_count_kv", SL_KV_I32);
+    const struct sl_kv *list = layer_list(m, "attention.head_count_kv");
 
     if (!list || dim > UINT16_MAX || conv > UINT16_MAX)
         return;
     for (uint64_t i = 0; i < hp->n_layer; i++) {
-        int32_t heads = list_at(list, i);
+        int64_t heads = list_at(list, i);
 
         hp->n_linear += dim && heads == 0;
         if (i == 0 && heads >= 0)
@@ -291,10 +296,10 @@ static void set_hparams(struct sl_model *m)
 {
     struct sl_hparams *hp = &m->hp;
     const struct sl_kv *tokens = sl_kvs_find(&m->kvs, "tokenizer.ggml.tokens");
-    const uint8_t *heads;
+    const struct sl_kv *heads;
 
     hp->n_layer = number(m, "block_count", 0);
-    heads = hp->n_layer ? layer_list(m, "attention.head_count", SL_KV_I32) : NULL;
+    heads = hp->n_layer ? layer_list(m, "attention.head_count") : NULL;
     hp->n_head = number(m, "attention.head_count", heads && list_at(heads, 0) > 0 ? (uint64_t)list_at(heads, 0) : 0);
     hp->n_head_kv = number(m, "attention.head_count_kv", hp->n_head);
     hp->n_expert = number(m, "expert_count", 0);

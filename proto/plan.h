@@ -161,13 +161,13 @@ struct sl_offload {
  * is too small for a layer, or for which there is none, is left out, as is the smallest of 16: llama.cpp takes 15. What
  * does not fit is on the last GPU, or in host memory, past its size.
  *   weights     token_embd is in host memory; a head that shares it is on the last GPU besides. Layers for multi-token
- *               prediction are not loaded
+ *               prediction are not loaded, but for parts of Step-3.5's
  *   kv_cache    as sl_plan_cache has it, in even shares of the layers, where they are
  *   buffers     llama.cpp's compute buffers for a micro-batch: the mask, what is widest of a layer, the logits, copies of
  *               what goes from GPU to GPU; where weights are in host memory, their largest tensor on the first GPU, where
  *               batches are computed, or two of a layer that is on another GPU. Scores of attention (F32) where CUDA has no
- *               flash attention for the form of the heads. And 1 GiB of each for what else is there, as llama.cpp's --fit
- *               leaves
+ *               flash attention for the form of the heads. Of MiniMax-M3, whose grow, when the context is full. And 1 GiB of
+ *               each for what else is there, as llama.cpp's --fit leaves
  * Errors: SL_EFAIL (memory). */
 int sl_plan_offload(const struct sl_plan *p, const struct sl_machine *m, uint64_t ctx, uint32_t ubatch,
                     struct sl_offload *out) SL_MUST_USE;

@@ -72,6 +72,17 @@ my @plans = map { plan_of($_, '--ctx', 4096) } $source{flash}, "$source{flash}/c
 is($plans[1]{source_bytes}, $plans[0]{source_bytes}, 'config.json alone: the bytes that are there');
 # What llama.cpp allocates: two layers cache all tokens, two those of a window and of a micro-batch, of more heads.
 is($_->{memory}[0]{cache} . ' ' . $_->{memory}[0]{cache_bytes}, 'windowed ' . 2 * 2 * (96 + 64) * (2 * 4096 + 4 * 768), 'cache') for @plans;
+# A GGUF file may have such lists in other types.
+sub with_type {
+    my ($gguf, $key, $from, $to) = @_;
+    my $data = slurp($gguf);
+    $data =~ s/(\Q$key\E\x09\0{3})\Q$from\E\0{3}/$1$to\0\0\0/s or die "$key: no list of that type";
+    spit("$dir/typed.gguf", $data);
+    return plan_of("$dir/typed.gguf", '--ctx', 4096)->{memory}[0]{cache_bytes};
+}
+for my $key ('sliding_window_pattern', 'head_count_kv') {
+    is(with_type("$dir/flash-f32.gguf", "mimo2.attention.$key", "\x05", "\x04"), $plans[0]{memory}[0]{cache_bytes}, "$key of u32");
+}
 my %published = ('mimo-v2-flash' => [610, 186.3, 140.4], 'mimo-v2.5' => [508, 186.7, 140.4]);
 for my $model (sort keys %published) {
     my ($tensors, @sizes) = @{ $published{$model} };

@@ -49,6 +49,12 @@ my @plans = map { plan_of($_, '--ctx', 4096) } $step, "$step/config.json", "$dir
 is($plans[1]{source_bytes}, $plans[0]{source_bytes}, 'config.json alone: the bytes that are there');
 # What llama.cpp allocates: two layers cache all tokens, three those of a window and of a micro-batch.
 is($_->{memory}[0]{cache} . ' ' . $_->{memory}[0]{cache_bytes}, 'windowed ' . 2 * 2 * 2 * 64 * (2 * 4096 + 3 * 768), 'cache') for @plans;
+{ # a GGUF file may have the list of windows as numbers
+    my $data = slurp("$dir/step-f32.gguf");
+    $data =~ s/(step35\.attention\.sliding_window_pattern\x09\0{3})\x07/$1\0/s or die 'no list of bools';
+    spit("$dir/typed.gguf", $data);
+    is(plan_of("$dir/typed.gguf", '--ctx', 4096)->{memory}[0]{cache_bytes}, $plans[0]{memory}[0]{cache_bytes}, 'windows of u8');
+}
 my $full = 'tests/data/step-3.5-flash-fp8-config.json';
 my $published = plan_of($full);
 is("$published->{model}{weights} $published->{model}{tensors}", '199384301440 805', 'the published model: weights and tensors');
