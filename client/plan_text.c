@@ -249,24 +249,31 @@ static const char *cache_form(const struct plan_view *v, const struct plan_devic
     return h->window || h->near_window ? "windowed" : !h->kv_lora ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)";
 }
 
-/* "yes", "no", or "by -ts 8,9": the option with which it does. */
-static void print_fits(const struct plan_device_set *s)
+/* The option with which a set fits that does not by itself. */
+static void print_split(const struct plan_view *v, const struct plan_device_set *s)
 {
-    const char *before = "by -ts ";
+    char devices[PLAN_DEVICES_TEXT], list[PLAN_SERVER_TEXT];
+    int n = 0;
 
-    if (!plan_view_split(s))
-        printf("%s", s->fits ? "yes" : "no");
-    else
-        for (uint32_t g = 0; g < s->devices.m.gpus; g++, before = ",")
-            printf("%s%u", before, s->offload.split[g]);
-    putchar('\n');
+    for (uint32_t g = 0; g < s->devices.m.gpus; g++)
+        n += snprintf(list + n, sizeof list - (size_t)n, "%s%u", g ? "," : "", s->offload.split[g]);
+    line(0, "%s, %s: -ts %s; by itself llama.cpp gives each device as many layers, which do not fit.",
+         plan_devices_text(&s->devices, devices), cache_form(v, s), list);
 }
 
-static void print_even_notes(const struct plan_view *v, bool both, bool split, bool more)
+static void print_even_notes(const struct plan_view *v)
 {
+    bool both = false, more = false;
+
     line(0, "In llama.cpp, all layers on GPUs and token_embd in RAM. A device: the fullest, with 1 GiB to spare.");
-    if (split)
-        line(0, "By itself llama.cpp gives each device as many layers, which do not fit where -ts stands.");
+    for (uint32_t i = 0; i < v->n_sets; i++) {
+        const struct plan_device_set *s = &v->sets[i];
+
+        if (plan_view_split(s))
+            print_split(v, s);
+        both = both || (s->whole_heads && !s->devices.machine);
+        more = more || (s->devices.count > SL_GPUS_MOST && !s->devices.machine);
+    }
     if (more)
         line(0, "llama.cpp takes %u devices; more are left out.", SL_GPUS_MOST);
     if (both)
@@ -277,7 +284,6 @@ static void print_even_notes(const struct plan_view *v, bool both, bool split, b
 
 static void print_even_sets(const struct plan_view *v)
 {
-    bool both = false, split = false, more = false;
     int columns = term_width(STDOUT_FILENO);
     bool wide = !columns || columns >= WIDE;
     int c = wide ? 8 : 7, d = wide ? 16 : 11, f = wide ? 18 : 16;
@@ -292,15 +298,12 @@ static void print_even_sets(const struct plan_view *v)
 
         if (s->devices.machine)
             continue;
-        both = both || s->whole_heads;
-        split = split || plan_view_split(s);
-        more = more || s->devices.count > SL_GPUS_MOST;
-        printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  ", d, plan_devices_text(&s->devices, devices), f, cache_form(v, s), c,
+        printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, plan_devices_text(&s->devices, devices), f, cache_form(v, s), c,
                (double)m.weights / 1e9, c - !wide, (double)m.kv_cache / 1e9, c, (double)m.buffers / 1e9, c - !wide,
-               (double)m.total / 1e9, (double)m.per_device / 1e9);
-        print_fits(s);
+               (double)m.total / 1e9, (double)m.per_device / 1e9,
+               !s->fits ? "no" : plan_view_split(s) ? "by -ts" : "yes");
     }
-    print_even_notes(v, both, split, more);
+    print_even_notes(v);
 }
 
 static void print_memory(const struct plan_view *v)

@@ -76,6 +76,9 @@ for (['deepseek-r1', 'q4_k_m', 8, 32768, 512, 87394, 163745, 'legacy'],
 }
 my ($split) = grep { $_->{own_layout} } @{ plan_json('--recipe', 'dq3_k_m', '--devices', '10x36G')->{memory} };
 is($split->{llama_server}, '-c 32768 -ngl 99 -ts 8,6,6,6,6,6,6,6,6,6', 'where only other layers fit, the option');
+like(run($SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '--devices', '10x36G,16x48G,8x80G')->{out},
+    qr/^10 x 36\.0 GB +compressed \(MLA\) .* 33\.0  by -ts\n.*^10 x 36\.0 GB, compressed \(MLA\): -ts 8(?:,6){9}; by itself .*^llama\.cpp takes 15 devices; more are left out\.$/ms,
+    'and as text');
 
 # ---- machines: what llama.cpp counts for weights, cache and buffers of files of these models with these options, in MB on
 # each GPU and in RAM, on devices that answer as CUDA's do and compute nothing; without the GiB to spare. Rows of GPUs that
