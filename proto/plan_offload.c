@@ -222,7 +222,7 @@ static uint64_t block_work(const struct offload *o, uint32_t gpu, uint64_t at, u
         return scores + n + mul(2 * sparse_layers(o, max(at, o->cpu_moe), end), o->mask);
     if (!o->ahead)
         return scores + o->attention + o->wide;
-    return gpu ? scores - 4 * o->mask : scores + o->mask + n;
+    return gpu ? scores - min(scores, 4 * o->mask) : scores + o->mask + n;
 }
 
 /* DeepSeek-V3.2, GLM-5: an indexer's scores beside the heads' products, or beside the experts'. */
