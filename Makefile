@@ -62,6 +62,12 @@ CUDA_LIBS := $(shell $(NVSAYS) | sed -n 's/^\#\$$ LIBRARIES=//p') -lcudart_stati
 CUDA_INC  := $(shell $(NVSAYS) | sed -n 's/^\#\$$ INCLUDES=//p' | sed 's/-I/-isystem/g')
 endif
 
+# What `sudo make` left is not this user's to write: one line, and not a compiler's or the linker's.
+ifneq ($(filter-out help deps clean uninstall,$(or $(MAKECMDGOALS),all)),)
+THEIRS := $(shell { find $(dir $(B)) -maxdepth 0 ! -writable; find $(B) -path '*/check/*' -prune -o ! -type l ! -writable -print; } 2>/dev/null | head -n 1)
+$(if $(THEIRS),$(error $(THEIRS) is not writable by this user (was it made by root?): 'sudo chown -R $$USER $(B)' gives it back, 'sudo make clean' removes it))
+endif
+
 .PHONY: all deps help clean install uninstall
 all: $(addprefix $(B)/,$(PROGRAMS))
 

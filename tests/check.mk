@@ -101,8 +101,10 @@ unit: $(B)/gen/has_cmocka $(UNIT_BINS)
 	@$(run_tests) $(UNIT_BINS)
 
 # One file: make tap T=convert
-.PHONY: tap
-tap: test-tools test-programs
+.PHONY: tap there_is_a_tap
+there_is_a_tap:
+	@test -f 'tests/tap/$(T).t' || { echo "make: T=$(T): there is no tests/tap/$(T).t; T=convert is tests/tap/convert.t" >&2; exit 1; }
+tap: there_is_a_tap test-tools test-programs
 	@$(run_tests) tests/tap/$(T).t
 
 # SIGKILL of daemon, workers and client, over and over: make soak ROUNDS=1000 SECONDS=3600

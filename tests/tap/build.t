@@ -74,6 +74,25 @@ for my $round (1, 2) {
 }
 like(run(@mini, '-n')->{out}, qr/is up to date/, 'and then there is nothing to do');
 
+# What root made in build/: a user's make says so before it compiles.
+SKIP: {
+    my @as = $> ? () : qw(setpriv --clear-groups --regid 4242 --reuid 4242);
+    my $theirs = File::Temp::tempdir('/tmp/sluice_XXXXXX', CLEANUP => 1);
+    system('cp', '-r', "$mini/.", $theirs) == 0 or die;
+    system('chmod', '-R', 'a+rwX', $theirs) == 0 or die;
+    my @make = (@as, 'make', '-C', $theirs, '--no-print-directory', 'B=b', 'NVCC=');
+    my $what = "b/proto/stays.d";
+    chmod 0444, "$theirs/$what" or die $!;
+    skip 'no other user here', 3 if !$> && run(@as, 'touch', "$theirs/b/x")->{rc};
+    fails('files of root in build/', 2, qr{^Makefile:\d+: \*\*\* \Q$what\E is not writable by this user .*'sudo chown -R \$USER b'.*Stop\.\n\z}, @make, 'b/libsluice.a');
+    chmod 0666, "$theirs/$what" or die $!;
+    chmod 0555, "$theirs/b/gen" or die $!;
+    fails('a folder of root', 2, qr{\*\*\* b/gen is not writable}, @make, 'b/libsluice.a');
+    chmod 0777, "$theirs/b/gen" or die $!;
+    run_ok('given back', @make, 'b/libsluice.a');
+}
+fails('a test that is not there', 2, qr{^make: T=none: there is no tests/tap/none\.t; T=convert is tests/tap/convert\.t$}m, @make, "B=$BUILD", 'NVCC=', 'tap', 'T=none');
+
 # The targets are those that nvcc knows.
 spit("$mini/nvcc-old", <<'END');
 #!/bin/sh

@@ -45,6 +45,7 @@ is_deeply([(result("$dir/shell.t"))[0, 1]], [1, '1 passed, 1 failed, 0 skipped']
 is_deeply([(result($tap))[0, 1]], [1, '1 passed, 1 failed, 1 skipped'], 'TAP');
 is((result($short))[0], 1, 'fewer tests than planned');
 is_deeply([(result($good, $whole))[0, 1]], [0, '1 passed, 0 failed, 2 skipped'], 'a file skipped whole counts');
+is_deeply([(result($whole))[0, 1]], [0, '0 passed, 0 failed, 1 skipped'], 'alone too');
 like((result($good, $tap, $whole))[2], qr{^skipped: \S+/whole.t: not here\nskipped: \S+/good: 1 of its tests: no b here\nskipped: \S+/x.t: 1 of its tests: no$}m,
     'what is skipped is said with its reason');
 is((result("$dir/absent.t"))[0], 1, 'a test that is not there');
