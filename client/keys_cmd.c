@@ -82,6 +82,7 @@ static int keys(const struct keys_args *a, const char *path, struct sl_error *e)
     if (a->show)
         return 0;
     cli_shown(shown, path);
+    fflush(stdout); /* before what is said of it, where both go to one place */
     fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one%s\n", shown, shown,
             a->json ? "" : "; the line above is for the daemon's allow-list");
     return 0;

@@ -105,6 +105,7 @@ unlink "$dir/config/sluice/sluice.conf";
 $ENV{SLUICE_CONFIG} = $none;
 
 # ---- keys
+like(run('sh', '-c', "$SLUICE keys $dir/first --name n 2>&1")->{out}, qr/\Asubmitter key \S+ n\nsluice keys: .*; the line above is for/, 'keys: the line, then what is said of it');
 $r = run_ok('keys', $SLUICE, 'keys', "$dir/k", '--role', 'worker', '--name', 'w1');
 like($r->{out}, qr/^worker key \S{40} w1$/, 'a line for the allow-list');
 is((stat "$dir/k")[2] & 0777, 0600, 'the secret is closed to others');
