@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define EXACT (UINT64_C(1) << 53)
 
@@ -367,11 +368,71 @@ static int find_arch(struct sl_params *p, struct sl_error *e)
     return sl_fail_context(e, "config.json");
 }
 
-bool sl_arch_modelopt_nvfp4(const cJSON *q)
+enum sl_modelopt sl_arch_modelopt(const cJSON *q)
 {
+    static const struct { const char *begin; enum sl_modelopt is; } algos[] = {
+        {"FP8_PB", SL_MODELOPT_FP8_BLOCKS}, {"FP8", SL_MODELOPT_FP8}, {"MXFP8", SL_MODELOPT_MXFP8},
+        {"MXFP4", SL_MODELOPT_MXFP4}, {"NVFP4", SL_MODELOPT_NVFP4}, {"W4A16_NVFP4", SL_MODELOPT_NVFP4},
+    };
     const char *method = sl_config_str(q, "quant_method"), *algo = sl_config_str(q, "quant_algo");
 
-    return method && algo && strcmp(method, "modelopt") == 0 && (strcmp(algo, "NVFP4") == 0 || strcmp(algo, "W4A16_NVFP4") == 0);
+    for (size_t i = 0; method && algo && strcmp(method, "modelopt") == 0 && i < sizeof algos / sizeof *algos; i++) {
+        size_t n = strlen(algos[i].begin);
+
+        if (strncasecmp(algo, algos[i].begin, n) == 0 && (strncmp(algos[i].begin, "FP8", 3) == 0 || !algo[n]))
+            return algos[i].is;
+    }
+    return SL_MODELOPT_NONE;
+}
+
+/* What Quark's file says of all weights but those of layers with an entry of their own. */
+static const cJSON *quark_weight(const cJSON *q)
+{
+    const char *method = sl_config_str(q, "quant_method");
+
+    return method && strcmp(method, "quark") == 0 ? entry(entry(q, "global_quant_config"), "weight") : NULL;
+}
+
+bool sl_arch_quark(const cJSON *q, const char *dtype)
+{
+    const char *is = sl_config_str(quark_weight(q), "dtype");
+
+    return is && strcmp(is, dtype) == 0;
+}
+
+/* Its algorithms may turn activations, and its integers are packed in an order of their own. */
+static int check_quark(const cJSON *q, struct sl_error *e)
+{
+    const char *is = sl_config_str(quark_weight(q), "dtype");
+    const cJSON *algorithms = entry(q, "algo_config");
+
+    if (algorithms && algorithms->child)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.algo_config of quark is not empty, which is not supported");
+    if (!sl_arch_quark(q, "fp8_e4m3") && !sl_arch_quark(q, "fp4"))
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: weights of quark's dtype '%.60s' are not supported; supported of it: fp8_e4m3, fp4",
+                       is ? is : "(none)");
+    return 0;
+}
+
+int sl_arch_check_method(const cJSON *config, struct sl_error *e)
+{
+    static const char *const methods[] = {"fp8", "fbgemm_fp8", "mxfp8", "blockwise_int8", "w8a8_int8", "modelopt", "quark", "compressed-tensors"};
+    const cJSON *q = entry(config, "quantization_config");
+    const char *method = sl_config_str(q, "quant_method"), *algo = sl_config_str(q, "quant_algo");
+    size_t i = 0, n = sizeof methods / sizeof *methods;
+
+    if (!q || (cJSON_IsObject(q) && !q->child))
+        return 0;
+    while (i < n && !(method && strcmp(method, methods[i]) == 0))
+        i++;
+    if (i == n)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
+                       "not supported; supported: fp8, fbgemm_fp8, mxfp8, blockwise_int8, w8a8_int8, modelopt, quark, compressed-tensors, and checkpoints that are not quantized",
+                       method ? method : "(none)");
+    if (strcmp(method, "modelopt") == 0 && sl_arch_modelopt(q) == SL_MODELOPT_NONE)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_algo '%.60s' of modelopt is not supported; "
+                       "supported of it: FP8, FP8_PB_WO, MXFP8, MXFP4, NVFP4", algo ? algo : "(none)");
+    return strcmp(method, "quark") == 0 ? check_quark(q, e) : 0;
 }
 
 static int read_dtypes(struct sl_params *p, struct sl_error *e)
@@ -381,10 +442,8 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     };
     const cJSON *q = entry(p->config, "quantization_config");
     const char *method = sl_config_str(q, "quant_method"), *format = sl_config_str(q, "format"), *dtype;
-    const char *algo = sl_config_str(q, "quant_algo");
-    bool none = !q || (cJSON_IsObject(q) && !q->child), packed = method && strcmp(method, "compressed-tensors") == 0;
-    bool modelopt = method && strcmp(method, "modelopt") == 0;
-    bool int8 = method && (strcmp(method, "blockwise_int8") == 0 || strcmp(method, "w8a8_int8") == 0);
+    bool packed = method && strcmp(method, "compressed-tensors") == 0;
+    enum sl_modelopt of = sl_arch_modelopt(q);
 
     p->dtype = SL_DTYPE_BF16;
     dtype = sl_config_str(p->config, "torch_dtype");
@@ -393,18 +452,13 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     for (size_t i = 0; dtype && i < sizeof dtypes / sizeof *dtypes; i++)
         if (strcmp(dtype, dtypes[i].name) == 0)
             p->dtype = dtypes[i].dtype;
-    p->mxfp8 = method && strcmp(method, "mxfp8") == 0;
-    p->fp8 = p->mxfp8 || (method && (strcmp(method, "fp8") == 0 || strcmp(method, "fbgemm_fp8") == 0)) || (modelopt && algo && strncmp(algo, "FP8", 3) == 0);
+    p->mxfp8 = (method && strcmp(method, "mxfp8") == 0) || of == SL_MODELOPT_MXFP8 ||
+               (packed && format && strcmp(format, "mxfp8-quantized") == 0);
+    p->fp8 = p->mxfp8 || (method && (strcmp(method, "fp8") == 0 || strcmp(method, "fbgemm_fp8") == 0)) || of == SL_MODELOPT_FP8 ||
+             of == SL_MODELOPT_FP8_BLOCKS || sl_arch_quark(q, "fp8_e4m3");
     if (packed && format && (strcmp(format, "float-quantized") == 0 || strcmp(format, "naive-quantized") == 0))
         p->fp8 = true;
-    if (modelopt && !p->fp8 && !sl_arch_modelopt_nvfp4(q))
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_algo '%.60s' of modelopt is not supported; "
-                       "supported of it: FP8, NVFP4", algo ? algo : "(none)");
-    if (!none && !p->fp8 && !packed && !modelopt && !int8)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
-                       "not supported; supported: fp8, fbgemm_fp8, mxfp8, blockwise_int8, w8a8_int8, modelopt, compressed-tensors, and checkpoints that are not quantized",
-                       method ? method : "(none)");
-    return 0;
+    return sl_arch_check_method(p->config, e);
 }
 
 int sl_arch_own_head(const struct sl_params *p, struct sl_error *e)

@@ -258,8 +258,22 @@ int sl_arch_check_task(const struct sl_params *p, const struct sl_source_dir *di
 /* Errors: SL_EUNSUPPORTED, as sl_params_read's but for "config.json: ", when a config names a class that is not known. */
 int sl_arch_check_class(const struct cJSON *config, struct sl_error *e) SL_MUST_USE;
 
-/* Returns whether a quantization_config is ModelOpt's of NVFP4. */
-bool sl_arch_modelopt_nvfp4(const struct cJSON *quantization);
+/* What a quantization_config of ModelOpt's says that weights are; NONE: it is not ModelOpt's, or they are not read. */
+enum sl_modelopt {
+    SL_MODELOPT_NONE,
+    SL_MODELOPT_FP8,
+    SL_MODELOPT_FP8_BLOCKS, /* of 128 x 128 */
+    SL_MODELOPT_MXFP8,
+    SL_MODELOPT_MXFP4,
+    SL_MODELOPT_NVFP4,
+};
+enum sl_modelopt sl_arch_modelopt(const struct cJSON *quantization);
+
+/* Returns whether a quantization_config is AMD Quark's with weights of this dtype. */
+bool sl_arch_quark(const struct cJSON *quantization, const char *dtype);
+
+/* Errors: SL_EUNSUPPORTED when a config's weights are quantized by a method, or an algorithm of ModelOpt's, that is not read. */
+int sl_arch_check_method(const struct cJSON *config, struct sl_error *e) SL_MUST_USE;
 
 /* Setters, and products that must stay below 2^53. */
 void sl_num_set(struct sl_params *p, enum sl_num n, uint64_t v);

@@ -52,7 +52,7 @@ struct sl_checkpoint {
     struct sl_gguf *gguf;          /* metadata of a GGUF source (first split) */
     struct cJSON *config;          /* config.json; NULL for GGUF sources, and for a single
                                     * .safetensors file without one beside it */
-    uint64_t fp8_block_rows;       /* quantization_config.weight_block_size; 0: not given */
+    uint64_t fp8_block_rows;       /* quantization_config.weight_block_size, or what it says otherwise; 0: not given */
     uint64_t fp8_block_cols;
     bool fp8_by_row;               /* it tells of one scale for each row (compressed-tensors' strategy "channel"); these
                                     * three are of INT8 as well */

@@ -54,7 +54,7 @@ int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE
 int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: where the class has a text model inside: sl_ck_priv's `text`; and its tensors under their names without
- * the prefix. Errors: SL_ESOURCE (checkpoint_text.c). */
+ * the prefix, and those with names of some writers under the usual ones. Errors: SL_ESOURCE (checkpoint_text.c). */
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
@@ -72,6 +72,9 @@ int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e) SL_MUS
 /* Effect: where config.json names a class that is not known, that is the error in e, whatever the weights are packed as.
  * Returns e's code. */
 int sl_ck_class_first(const struct sl_checkpoint *ck, struct sl_error *e);
+
+/* The same of a quantization_config whose method is not read, as whose names and scales are odd ones. */
+int sl_ck_method_first(const struct sl_checkpoint *ck, struct sl_error *e);
 
 /* Effect: each X.weight_packed becomes a tensor X.weight of I4 or F4. Once, when all files are there.
  * Errors: SL_ESOURCE, SL_EUNSUPPORTED. */

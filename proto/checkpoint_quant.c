@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define GROUP_MAX (1u << 20)
+#define MXFP8_GROUP 32u
 #define WORD_WEIGHTS 8u  /* packed in one I32 */
 #define NAMES_MAX 4096   /* entries of "ignore" that are looked at: GLM-4.6-FP8 names 800 layers, */
 #define PATTERNS_MAX 100 /* and of these the expressions */
@@ -53,6 +54,35 @@ static const cJSON *method_of(const cJSON *q)
     return cJSON_GetObjectItemCaseSensitive(q, "quant_method");
 }
 
+/* compressed-tensors' formats whose weights are not packed. */
+static bool is_plain(const cJSON *format)
+{
+    static const char *const plain[] = {"float-quantized", "int-quantized", "naive-quantized", "mxfp8-quantized", "dense"};
+
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (is_text(format, plain[i]))
+            return true;
+    return false;
+}
+
+/* Effect: where config.json gives no blocks, those that it means: one for each group of a row, or ModelOpt's of 128 x 128. */
+static void imply_blocks(struct sl_checkpoint *ck, const cJSON *q)
+{
+    const cJSON *w = group_weights(q);
+    enum sl_modelopt algo = sl_arch_modelopt(q);
+    uint64_t group = algo == SL_MODELOPT_MXFP8 ? MXFP8_GROUP : 0;
+
+    if (algo == SL_MODELOPT_FP8_BLOCKS) {
+        ck->fp8_block_rows = ck->fp8_block_cols = 128;
+        return;
+    }
+    if (is_plain(cJSON_GetObjectItemCaseSensitive(q, "format")) && is_text(cJSON_GetObjectItemCaseSensitive(w, "strategy"), "group") &&
+        !sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), GROUP_MAX, &group))
+        group = 0;
+    ck->fp8_block_rows = group ? 1 : 0;
+    ck->fp8_block_cols = group;
+}
+
 static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
 {
     const char *name;
@@ -63,8 +93,10 @@ static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
 
     ck->fp8_by_row = (strategy && strcmp(strategy, "channel") == 0) || is_text(method_of(q), "w8a8_int8") ||
                      is_text(method_of(q), "fbgemm_fp8");
-    if (!block || cJSON_IsNull(block))
+    if (!block || cJSON_IsNull(block)) {
+        imply_blocks(ck, q);
         return 0;
+    }
     if (!cJSON_IsArray(block) || !rows || !rows->next || rows->next->next ||
         !sl_json_uint(rows, 1 << 20, &ck->fp8_block_rows) ||
         !sl_json_uint(rows->next, 1 << 20, &ck->fp8_block_cols) ||
@@ -154,6 +186,17 @@ int sl_ck_class_first(const struct sl_checkpoint *ck, struct sl_error *e)
     return e->code;
 }
 
+int sl_ck_method_first(const struct sl_checkpoint *ck, struct sl_error *e)
+{
+    struct sl_error method;
+
+    if (cJSON_IsString(method_of(quantization(ck))) && sl_arch_check_method(sl_checkpoint_config(ck), &method) < 0) {
+        *e = method;
+        return sl_ck_class_first(ck, e);
+    }
+    return e->code;
+}
+
 static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *e)
 {
     const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups"), *w = group_weights(q);
@@ -174,15 +217,12 @@ static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error 
 
 static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
 {
-    static const char *const plain[] = {"float-quantized", "int-quantized", "naive-quantized", "dense"};
     const cJSON *q = quantization(ck), *format = cJSON_GetObjectItemCaseSensitive(q, "format");
 
-    ck->nvfp4 = sl_arch_modelopt_nvfp4(q);
-    if (!is_text(method_of(q), "compressed-tensors") || !cJSON_IsString(format))
+    ck->nvfp4 = sl_arch_modelopt(q) == SL_MODELOPT_NVFP4;
+    ck->mxfp4 = sl_arch_modelopt(q) == SL_MODELOPT_MXFP4 || sl_arch_quark(q, "fp4");
+    if (!is_text(method_of(q), "compressed-tensors") || !cJSON_IsString(format) || is_plain(format))
         return 0;
-    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
-        if (is_text(format, plain[i]))
-            return 0;
     ck->mxfp4 = is_text(format, "mxfp4-pack-quantized");
     ck->nvfp4 = is_text(format, "nvfp4-pack-quantized");
     if (ck->mxfp4 || ck->nvfp4 || is_text(format, "pack-quantized"))
@@ -193,8 +233,28 @@ static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
     return sl_ck_class_first(ck, e);
 }
 
+/* compressed-tensors may turn a model's weights together with what they are multiplied by: other weights, which changes nothing,
+ * or activations while it runs, which llama.cpp does not. */
+static int check_turned(const struct sl_checkpoint *ck, struct sl_error *e)
+{
+    const cJSON *all = cJSON_GetObjectItemCaseSensitive(quantization(ck), "transform_config"), *group, *apply;
+
+    cJSON_ArrayForEach(group, cJSON_GetObjectItemCaseSensitive(all, "config_groups"))
+        cJSON_ArrayForEach(apply, cJSON_GetObjectItemCaseSensitive(group, "apply")) {
+            const cJSON *where = cJSON_GetObjectItemCaseSensitive(apply, "location");
+
+            if (is_text(where, "weight_input") || is_text(where, "weight_output"))
+                continue;
+            sl_fail(e, SL_EUNSUPPORTED, "the model turns its activations while it runs (quantization_config's transform_config, location '%.40s'), "
+                    "which llama.cpp does not: give another checkpoint of it", cJSON_IsString(where) ? where->valuestring : "");
+            return sl_ck_class_first(ck, e);
+        }
+    return 0;
+}
+
 int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e)
 {
+    SL_TRY(check_turned(ck, e));
     ck->fp8_method = is_text(method_of(quantization(ck)), "fp8");
     SL_TRY(read_block_size(ck, e));
     SL_TRY(read_int8(ck, e));

@@ -77,6 +77,13 @@ static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_ten
     return w->n_dims == 2 && w->shape[1] % group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
 }
 
+/* [rows, cols], or with ones between as ModelOpt has it. */
+static bool is_grid(const struct sl_src_tensor *s, uint64_t rows, uint64_t cols)
+{
+    return (s->n_dims == 2 && s->shape[0] == rows && s->shape[1] == cols) ||
+           (s->n_dims == 4 && s->shape[0] == rows && s->shape[1] == 1 && s->shape[2] == cols && s->shape[3] == 1);
+}
+
 /* The three shapes that an FP8 or INT8 weight's scale may have; false when it has none of them. Where there are blocks, one
  * scale is that of one block. */
 static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *s,
@@ -85,10 +92,9 @@ static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tens
     uint64_t br = ck->fp8_block_rows, bc = ck->fp8_block_cols;
     bool whole = !matrix || !br || !bc || (rows <= br && cols <= bc); /* one scale is enough */
 
-    if (matrix && br && bc && s->n_dims == 2 && s->shape[0] == sl_ceil_div_u64(rows, br) &&
-        s->shape[1] == sl_ceil_div_u64(cols, bc)) {
-        out->rows = s->shape[0];
-        out->cols = s->shape[1];
+    if (matrix && br && bc && is_grid(s, sl_ceil_div_u64(rows, br), sl_ceil_div_u64(cols, bc))) {
+        out->rows = sl_ceil_div_u64(rows, br);
+        out->cols = sl_ceil_div_u64(cols, bc);
         out->block_rows = br;
         out->block_cols = bc;
         return true;
@@ -246,7 +252,7 @@ static bool is_activation_scale(const char *name)
 {
     static const char *const suffixes[] = {
         ".activation_scale", "_activation_scale", ".input_scale", "_input_scale", ".input_global_scale",
-        ".input_scale_ub",
+        ".input_scale_ub", ".input_zero_point",
         ".output_scale", "_output_scale", ".q_scale", ".k_scale", ".v_scale", ".kv_scale",
     };
 

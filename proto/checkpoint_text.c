@@ -1,5 +1,5 @@
 /* Models that see and have a text model inside (Kimi-K2.5, K3, Llama-4, MiniMax-M3, Qwen3.5): the text model's entries are config.json's
- * "text_config", its tensors have names of their own. */
+ * "text_config", its tensors have names of their own. And other names that a model's tensors may have. */
 #include "proto/checkpoint_priv.h"
 
 #include <cjson/cJSON.h>
@@ -79,14 +79,35 @@ static bool without_model(const char **name)
     return inside;
 }
 
+/* "...experts.E.gate_proj.X" is "...experts.E.w1.X", as llm-compressor names the experts of MiniMax-M2. */
+static bool with_numbers(const char **name)
+{
+    static const struct { const char *part, *number; } names[] = {{".gate_proj.", ".w1."}, {".down_proj.", ".w2."}, {".up_proj.", ".w3."}};
+    char *at = strstr((char *)(uintptr_t)*name, ".block_sparse_moe.experts.");
+
+    at = at ? at + strlen(".block_sparse_moe.experts.") : NULL;
+    at = at ? at + strspn(at, "0123456789") : NULL;
+    for (size_t i = 0; at && i < sizeof names / sizeof *names; i++) {
+        size_t n = strlen(names[i].part), to = strlen(names[i].number);
+
+        if (strncmp(at, names[i].part, n) != 0)
+            continue;
+        memcpy(at, names[i].number, to);
+        memmove(at + to, at + n, strlen(at + n) + 1);
+        return true;
+    }
+    return false;
+}
+
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e)
 {
     const char *class = class_of(ck->config);
-    bool text = sl_ck_priv(ck)->text != NULL, qwen = strncmp(class, "Qwen3", 5) == 0, any = false;
+    bool text = sl_ck_priv(ck)->text != NULL, qwen = strncmp(class, "Qwen3", 5) == 0, minimax = strncmp(class, "MiniMaxM", 8) == 0, any = false;
 
-    for (uint32_t i = 0; i < ck->n_tensors && (text || qwen); i++) {
+    for (uint32_t i = 0; i < ck->n_tensors && (text || qwen || minimax); i++) {
         any |= text && without_prefix(&ck->tensors[i].name);
         any |= qwen && without_model(&ck->tensors[i].name);
+        any |= minimax && with_numbers(&ck->tensors[i].name);
     }
     return any ? sl_ck_name_anew(ck, e) : 0;
 }

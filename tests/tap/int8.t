@@ -66,7 +66,7 @@ refused($ck{deepseek}, 'a number of F32 alone', 6, qr/'$o' in '.*'\): the weight
 refused($ck{qwen2}, 'no scale', 6, qr/tensor '$q\.weight' is I8, which cannot be read as weights; as MXFP4 .*, as INT8 in F32, BF16 or F16$/,
     header_edit(sub { s/"\Q$q\E\.weight_\Kscale"/skale"/ or die }));
 refused($ck{deepseek}, 'blocks of another size', 7, qr/expected \[\d+, \d+\]$/, config_edit(sub { $_[0]{quantization_config}{weight_block_size} = [64, 128] }));
-refused($ck{qwen2}, 'another method', 6, qr/quant_method 'bitsandbytes' is not supported; supported: fp8, mxfp8, blockwise_int8, w8a8_int8, /,
+refused($ck{qwen2}, 'another method', 6, qr/quant_method 'bitsandbytes' is not supported; supported: fp8, fbgemm_fp8, mxfp8, blockwise_int8, w8a8_int8, /,
     config_edit(sub { $_[0]{quantization_config} = { quant_method => 'bitsandbytes' } }));
 my ($file, $at) = place($ck{llama}, "$q.weight");
 flip_byte($file, $at, 0x10);

@@ -47,7 +47,7 @@ my $modelopt = checkpoint("$dir/modelopt", qw(--arch qwen3moe --moe-inter 256 --
 edit_json("$modelopt/config.json", sub { $_[0]{quantization_config} = { quant_method => 'modelopt', quant_algo => 'FP8', ignore => ['lm_head'] } });
 run_ok('ModelOpt', $SLUICE, 'convert', $modelopt, '-o', "$dir/modelopt.gguf", '--recipe', 'f32', '--quiet');
 is(run(python('reference.py', 'compare', $modelopt, "$dir/modelopt.gguf"))->{out}, "equal\n", 'every bit of the tensors');
-refused($modelopt, 'another of its algorithms', 6, qr/quant_algo 'W4A8_AWQ' of modelopt is not supported; supported of it: FP8, NVFP4$/,
+refused($modelopt, 'another of its algorithms', 6, qr/quant_algo 'W4A8_AWQ' of modelopt is not supported; supported of it: FP8, FP8_PB_WO, MXFP8, MXFP4, NVFP4$/,
     config_edit(sub { $_[0]{quantization_config}{quant_algo} = 'W4A8_AWQ' }));
 
 # The comparison itself can fail.
