@@ -3,7 +3,6 @@
  * A layer's experts come in two tensors, in which their matrices lie transposed, or each apart. */
 #include "proto/arch_table.h"
 #include "proto/json_file.h"
-#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -54,17 +53,6 @@ static const struct sl_field fields[] = {
     {SL_N_MOE_STEP, "interleave_moe_layer_step", SL_FIELD_INT, false, 0, SL_MAX_LAYER, NAN},
     SL_END_FIELDS,
 };
-
-static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
-{
-    bool down = sl_ends_with(t->out, ".ffn_down_exps.weight");
-
-    if (!(t->when & SL_W_FUSED))
-        return;
-    a->stack = a->columns = true;
-    a->col0 = sl_ends_with(t->out, ".ffn_up_exps.weight") ? p->num[t->rows].u : 0;
-    memcpy(a->shape, (uint64_t[3]){p->num[SL_N_EXPERT].u, p->num[t->cols].u, p->num[t->rows].u * (down ? 1 : 2)}, sizeof a->shape);
-}
 
 /* What the configuration class takes for an entry that is not there. */
 static int take_defaults(struct sl_params *p, struct sl_error *e)
@@ -195,7 +183,7 @@ const struct sl_arch sl_arch_llama4 = {
     .tensors = tensors,
     .keys = keys,
     .derive = derive,
-    .arrange = arrange,
+    .arrange = sl_arch_transposed_experts,
     .tokens = SL_TOKENS_LLAMA4,
     .joined = FF "experts.gate_up_proj",
     .output_if_there = true,

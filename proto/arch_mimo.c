@@ -1,4 +1,4 @@
-/* MiMo-V2-Flash, V2.5: layers that look at a window of tokens between those that look at all, the former with more heads of keys
+/* MiMo-V2-Flash, V2.5, V2.6: layers that look at a window of tokens between those that look at all, the former with more heads of keys
  * and with sinks; keys' heads longer than values'; experts without a shared one, routed by sigmoid; three layers for multi-token
  * prediction, kept behind the others. V2.5 ships queries, keys and values in one matrix, each in the parts that several machines
  * had, and scales of FP8 that begin anew with each part. */
@@ -221,18 +221,28 @@ static int derive_eps(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
+/* V2.6's experts in MXFP4. */
+static int read_store(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *q = cJSON_GetObjectItemCaseSensitive(p->config, "quantization_config");
+    const char *store = sl_config_str(q, "store_dtype");
+    double group = SL_F4_GROUP;
+
+    p->fp4_experts = store && strcmp(store, "mxfp4") == 0;
+    SL_TRY(sl_config_float(q, "quantization_config.", "mxfp4_block_size", &group, e));
+    return !p->fp4_experts || group == SL_F4_GROUP ? 0 : sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.mxfp4_block_size is %g; "
+                                                                 "supported: %u", group, SL_F4_GROUP);
+}
+
 static int derive(struct sl_params *p, struct sl_error *e)
 {
     static const char *const same[][2] = {
         {"head_dim", "swa_head_dim"}, {"v_head_dim", "swa_v_head_dim"}, {"num_attention_heads", "swa_num_attention_heads"},
     };
     const char *layout = sl_config_str(p->config, "attention_projection_layout");
-    const char *store = sl_config_str(cJSON_GetObjectItemCaseSensitive(p->config, "quantization_config"), "store_dtype");
     struct sl_number *n = p->num;
 
-    if (store && strcmp(store, "mxfp4") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.store_dtype is 'mxfp4', which is not supported for %s: give an FP8 or "
-                       "BF16 checkpoint of the model", p->hf_class);
+    SL_TRY(read_store(p, e));
     for (size_t i = 0; i < sizeof same / sizeof *same; i++)
         SL_TRY(check_same(p, same[i][0], same[i][1], e));
     if (p->tied || sl_config_bool(p->config, "attention_bias", false))

@@ -37,14 +37,12 @@ const struct sl_field sl_arch_qwen_moe_fields[] = {
     SL_END_FIELDS,
 };
 
-/* What a class takes where num_key_value_heads is absent, and head_dim (0: nothing). */
-static int derive_attention(struct sl_params *p, uint64_t heads_kv, uint64_t head_dim, struct sl_error *e)
+/* heads_kv: what a class takes where num_key_value_heads is absent. */
+static int derive_attention(struct sl_params *p, uint64_t heads_kv, struct sl_error *e)
 {
     if (!p->num[SL_N_CTX].have)
         sl_num_set(p, SL_N_CTX, 32768); /* the configuration classes' own */
     sl_field_default(p, SL_N_HEAD_KV, (double)heads_kv); /* null means as many as heads */
-    if (head_dim)
-        sl_field_default(p, SL_N_HEAD_DIM, (double)head_dim);
     SL_TRY(sl_arch_no_llama3(p, e));
     return sl_arch_plain_attention(p, e);
 }
@@ -52,21 +50,22 @@ static int derive_attention(struct sl_params *p, uint64_t heads_kv, uint64_t hea
 static int derive_qwen2(struct sl_params *p, struct sl_error *e)
 {
     p->when |= SL_W_BIAS;
-    return derive_attention(p, 32, 0, e);
+    return derive_attention(p, 32, e);
 }
 
-static int derive_normed(struct sl_params *p, uint64_t heads_kv, uint64_t head_dim, struct sl_error *e)
+int sl_arch_normed_attention(struct sl_params *p, uint64_t heads_kv, struct sl_error *e)
 {
     if (sl_config_bool(p->config, "attention_bias", false))
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"attention_bias\" is true, and llama.cpp's %s has no bias of "
                        "the attention's output", p->arch->name);
     p->when |= SL_W_HEAD_NORM;
-    return derive_attention(p, heads_kv, head_dim, e);
+    return derive_attention(p, heads_kv, e);
 }
 
 static int derive_qwen3(struct sl_params *p, struct sl_error *e)
 {
-    return derive_normed(p, 32, 128, e);
+    sl_field_default(p, SL_N_HEAD_DIM, 128);
+    return sl_arch_normed_attention(p, 32, e);
 }
 
 /* llama.cpp's model has experts in every layer, whatever these entries say. */
@@ -113,7 +112,7 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
     SL_TRY(sl_arch_check_experts(p, e));
     SL_TRY(sl_arch_all_have_experts(p, e));
     sl_arch_qwen_moe_views(p);
-    return derive_normed(p, 4, 0, e);
+    return sl_arch_normed_attention(p, 4, e);
 }
 
 static const char *const qwen2_classes[] = {"Qwen2ForCausalLM", NULL};

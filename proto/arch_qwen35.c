@@ -218,14 +218,14 @@ static int check_layers(const struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-/* Of the rotary embedding, by kinds of position; the converter's own where config.json has none. */
-static int read_sections(struct sl_params *p, struct sl_error *e)
+int sl_arch_sections(struct sl_params *p, struct sl_error *e)
 {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->rope, "mrope_section"), *item;
-    bool good = !list || cJSON_IsArray(list);
+    bool good = cJSON_IsArray(list);
     int i = 0;
 
-    memcpy(p->sections, list ? (int32_t[4]){0} : (int32_t[4]){11, 11, 10, 0}, sizeof p->sections);
+    if (!list)
+        return 0;
     cJSON_ArrayForEach(item, list) {
         uint64_t v = 0;
 
@@ -233,8 +233,20 @@ static int read_sections(struct sl_params *p, struct sl_error *e)
         if (i < 4)
             p->sections[i++] = (int32_t)v;
     }
-    sl_num_set(p, list ? SL_N_SECTIONS : SL_N_SECTIONS_LATE, 0);
-    return good ? 0 : sl_fail(e, SL_ESOURCE, "config.json: \"mrope_section\" is no list of small integers");
+    sl_num_set(p, SL_N_SECTIONS, 0);
+    return good ? 1 : sl_fail(e, SL_ESOURCE, "config.json: \"mrope_section\" is no list of small integers");
+}
+
+/* The converter's own where config.json has none. */
+static int read_sections(struct sl_params *p, struct sl_error *e)
+{
+    int rc = sl_arch_sections(p, e);
+
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    memcpy(p->sections, (int32_t[4]){11, 11, 10, 0}, sizeof p->sections);
+    sl_num_set(p, SL_N_SECTIONS_LATE, 0);
+    return 0;
 }
 
 static int derive_rope(struct sl_params *p, struct sl_error *e)

@@ -37,6 +37,7 @@ enum sl_num {
     SL_N_FULL_EVERY, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
     SL_N_ROPE_THETA_WINDOW, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE, SL_N_MOE_EVERY, SL_N_MOE_STEP, SL_N_CLAMPS, SL_N_CLAMPS_SHARED,
     SL_N_ROPE_FACTOR_LATE, SL_N_ROPE_ORIG_LATE, SL_N_YARN_FAST_LATE, SL_N_YARN_SLOW_LATE, SL_N_TEMPERATURE, SL_N_TEMPERATURE_LENGTH,
+    SL_N_DEEPSTACK,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
@@ -91,7 +92,7 @@ enum sl_ship {
     SL_SHIP_LINEAR, /* FP8, I4 or F4 with scales where quantization_config says so, else torch_dtype */
     SL_SHIP_F32,
     SL_SHIP_I64,
-    SL_SHIP_EXPERT, /* F4 where config.json's expert_dtype says so, else as SL_SHIP_LINEAR */
+    SL_SHIP_EXPERT, /* F4 where config.json says so of experts, else as SL_SHIP_LINEAR */
 };
 
 /* A source of rows x cols; {i} = layer, {e} = expert. With {e} the output is
@@ -156,7 +157,7 @@ struct sl_params {
     bool mxfp8;             /* and of exponents as its scales */
     bool tied;              /* tie_word_embeddings */
     bool vision;            /* has a vision_config */
-    bool fp4_experts;       /* expert_dtype is fp4 */
+    bool fp4_experts;       /* config.json tells of experts in MXFP4, whatever the others are */
     enum sl_dtype dtype;    /* torch_dtype */
     const char *rope_type;  /* "yarn", "linear", "llama3" or NULL */
     const struct cJSON *rope; /* rope_parameters or rope_scaling, or NULL */
@@ -240,7 +241,7 @@ struct sl_arch {
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
     sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
-    sl_arch_qwen3moe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
+    sl_arch_qwen3moe, sl_arch_qwen3vl, sl_arch_qwen3vlmoe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
     sl_arch_mistral_large3, sl_arch_llama4;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
@@ -318,6 +319,10 @@ void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 /* Facts of config.json where attention has plain heads and there are no experts (arch_llama.c). */
 extern const struct sl_field sl_arch_plain_fields[];
 
+/* Arranges a layer's experts that ship in one tensor each for gate with up and for down (SL_W_FUSED), transposed: of each expert a
+ * row for each input, and gate's columns before up's (arch_tensors.c). */
+void sl_arch_transposed_experts(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a);
+
 /* Tensors that several architectures have (arch_tensors.c): those of every model; attention with plain heads; the norm
  * behind it by its usual name; feed-forward networks, dense and, as DeepSeek-V3 has them, of experts; what joins a layer for
  * multi-token prediction to the layer before it, where nothing of it ships in FP8. */
@@ -378,10 +383,18 @@ int sl_arch_layer_list(struct sl_params *p, const char *name, enum sl_layer_kind
  * converter's order. */
 int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: Qwen3's attention, whose heads of q and k have norms; heads_kv: what the class takes where num_key_value_heads is absent.
+ * Errors: SL_EUNSUPPORTED (biases), SL_ESOURCE (arch_qwen.c). */
+int sl_arch_normed_attention(struct sl_params *p, uint64_t heads_kv, struct sl_error *e) SL_MUST_USE;
+
 /* Facts of Qwen's config.json where there are experts. Errors: SL_EUNSUPPORTED when it tells of layers without some
  * (arch_qwen.c). */
 extern const struct sl_field sl_arch_qwen_moe_fields[];
 int sl_arch_all_have_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: the sections of the rotary embedding by kinds of position, from rope's mrope_section. Returns whether that is there
+ * (1 or 0). Errors: SL_ESOURCE (arch_qwen35.c). */
+int sl_arch_sections(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
 /* Qwen's experts and their router: of an expert several tensors, or one of all experts of a layer. For the latter two views
  * must be filled, which are the last ones, and the templates arranged (arch_qwen.c). */

@@ -1,6 +1,9 @@
 /* Tensors that several architectures have, by the names of Hugging Face's classes. A plan's fingerprint depends on
  * their order. */
 #include "proto/arch_table.h"
+#include "proto/suffix.h"
+
+#include <string.h>
 
 #define L SL_W_LAYER
 #define MOE (SL_W_LAYER | SL_W_MOE)
@@ -48,9 +51,9 @@ const struct sl_tensor_tmpl sl_arch_expert_tensors[] = {
     {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.exp_probs_b.bias", MLP "gate.e_score_correction_bias", MOE | SL_W_CORR, SL_N_NONE, SL_N_EXPERT, 0,
      SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_EXPERT, 0},
+    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_EXPERT, 0},
+    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_EXPERT, 0},
     {"blk.{i}.ffn_gate_shexp.weight", SHARED_EXPERTS "gate_proj.weight", MOE | SL_W_SHARED, SL_N_SHARED_FF, SL_N_EMBD, 0,
      SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", SHARED_EXPERTS "up_proj.weight", MOE | SL_W_SHARED, SL_N_SHARED_FF, SL_N_EMBD, 0,
@@ -66,3 +69,15 @@ const struct sl_tensor_tmpl sl_arch_nextn_tensors[] = {
     {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     SL_END_TENSORS,
 };
+
+void sl_arch_transposed_experts(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    uint64_t outputs = p->num[t->rows].u;
+    bool down = sl_ends_with(t->out, ".ffn_down_exps.weight");
+
+    if (!(t->when & SL_W_FUSED))
+        return;
+    a->stack = a->columns = true;
+    a->col0 = sl_ends_with(t->out, ".ffn_up_exps.weight") ? outputs : 0;
+    memcpy(a->shape, (uint64_t[3]){p->num[SL_N_EXPERT].u, p->num[t->cols].u, outputs * (down ? 1 : 2)}, sizeof a->shape);
+}

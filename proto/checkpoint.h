@@ -92,7 +92,7 @@ int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, stru
     SL_MUST_USE;
 
 /* Returns config.json, with the entries of its text_config in their place where the model's class has
- * its text model there (Kimi-K2.5, K3, Llama-4, MiniMax-M3, Qwen3.5). Borrowed; NULL where there is none. */
+ * its text model there (Kimi-K2.5, K3, Llama-4, MiniMax-M3, Qwen3.5, Qwen3-VL). Borrowed; NULL where there is none. */
 const struct cJSON *sl_checkpoint_config(const struct sl_checkpoint *ck);
 
 /* Effect: has an error about the source begin with its path, as it was given; one of SL_ESOURCE and

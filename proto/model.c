@@ -260,7 +260,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     if (o->transform == SL_INLINE)
         o->values = b->p->values;
     b->ignored = 0;
-    if (b->planned && t->ship == SL_SHIP_LINEAR && source_name(b, t, layer, 0, first))
+    if (b->planned && (t->ship == SL_SHIP_LINEAR || t->ship == SL_SHIP_EXPERT) && source_name(b, t, layer, 0, first))
         SL_TRY(b->ignored = sl_checkpoint_ignores(b->ck, first, e));
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
@@ -460,7 +460,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     memcpy(m->views, p.views, sizeof m->views);
     m->arch = p.arch->name;
     m->layout = p.layout;
-    m->keeps_q8_0 = p.arch->own_types;
+    m->keeps_q8_0 = p.arch->own_types || p.fp4_experts;
     set_hparams(&m->hp, &p);
     rc = build_tensors(&b, e);
     free(b.used);

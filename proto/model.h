@@ -110,7 +110,8 @@ struct sl_model {
                              general.quantization_version and split.* */
     char *base_name;      /* "DeepSeek-R1-256x20B"-like prefix for file names */
     char *model_name;     /* general.name */
-    bool keeps_q8_0;      /* what is FP8 stays q8_0 where it stays as it is: DeepSeek-V4's converter makes that of it */
+    bool keeps_q8_0;      /* what is FP8 stays q8_0 where it stays as it is: DeepSeek-V4's converter makes that of it, and with
+                             --fp8-as-q8 that of MiMo-V2.6 */
     const char *template_of; /* a checkpoint's kvs lack a chat template, and the converter has one of this model; NULL: not so */
     bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
     bool no_tokenizer_config; /* there is no tokenizer_config.json: kvs lack what it would say */

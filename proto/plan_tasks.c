@@ -75,7 +75,7 @@ static void locate(const struct cutter *c, const struct sl_out_tensor *t, struct
         first = sl_view_place(t->view, first, &(uint64_t){0});
     if (t->transform == SL_K_B || t->transform == SL_V_B)
         first = first / (per_src / heads) * (s->rows / heads) * s->cols
-                + (t->transform == SL_V_B ? t->nope * s->cols : 0);
+                + (t->transform == SL_V_B ? t->nope * s->cols : t->col0);
     src = &c->in->ck->tensors[s->tensor];
     d = sl_dtype_info(s->dtype);
     p->file = src->file;

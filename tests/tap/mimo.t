@@ -1,4 +1,4 @@
-# Checkpoints in MiMo-V2-Flash's form, and in V2.5's, whose queries, keys and values are one matrix of parts: metadata and tensors
+# Checkpoints in MiMo-V2-Flash's form, in V2.5's, whose queries, keys and values are one matrix of parts, and with V2.6's experts: metadata and tensors
 # against an independent computation (which the real converter's files were held against, too) and llama-quantize, files loaded
 # by a real llama.cpp; and what is refused.
 use strict;
@@ -9,8 +9,8 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my %source = map { $_ => "$dir/$_" } qw(flash four eight bare);
-my %options = (flash => [], four => [qw(--parts 4)], eight => [qw(--parts 8)], bare => [qw(--bf16 --no-mtp --set attention_value_scale=null --set), 'hybrid_layer_pattern=[1,0,1,1]', qw(--set num_key_value_heads=8 --set swa_num_key_value_heads=2)]);
+my %source = map { $_ => "$dir/$_" } qw(flash four eight bare v26);
+my %options = (flash => [], v26 => [qw(--mxfp4)], four => [qw(--parts 4)], eight => [qw(--parts 8)], bare => [qw(--bf16 --no-mtp --set attention_value_scale=null --set), 'hybrid_layer_pattern=[1,0,1,1]', qw(--set num_key_value_heads=8 --set swa_num_key_value_heads=2)]);
 run_ok("made: $_", python('mimo.py', 'make', $source{$_}, @{ $options{$_} })) for sort keys %source;
 
 sub same { return same_by('mimo.py', @_) }
@@ -34,6 +34,17 @@ for (['short', $source{four}], ['bare-f32', $source{bare}]) {
 }
 is(same('--no-mtp: keys', 'keys', $source{four}, "$dir/short.gguf", '--no-mtp'), "equal 30 keys\n", 'how many');
 is(kv_of("$dir/bare-f32.gguf", $_->[0]), $_->[1], "without them: $_->[0]") for ['mimo2.block_count', "4\n"], ['mimo2.attention.value_scale', ''];
+
+# Experts in MXFP4 are kept, as the converter of October has it with --fp8-as-q8, or made anything else of their values.
+converted($source{v26}, 'own', '--recipe', 'v4-mxfp4');
+converted($source{v26}, 'v26-f32', '--recipe', 'f32');
+same('MXFP4 that is kept, q8_0 of FP8', 'compare', $source{v26}, map { "$dir/$_.gguf" } qw(own v26-f32));
+my %count;
+$count{$_}++ for run($SLUICE, 'inspect', '-t', "$dir/own.gguf")->{out} =~ /^(\w+) .*\]  +\S+$/mg;
+is_deeply(\%count, { mxfp4 => 9, q8_0 => 33, bf16 => 12, f32 => 35 }, 'types');
+is(kv_of("$dir/own.gguf", 'general.file_type'), "38\n", 'file type');
+is(same('its keys', 'keys', $source{v26}, "$dir/own.gguf"), "equal 31 keys\n", 'how many');
+run_ok('verify', $SLUICE, 'verify', "$dir/own.gguf", '--source', $source{v26}, '--sample', '100%');
 
 # Parts on a GPU, and with importance weights made from the source.
 for my $case (['four', 'q4_k_m'], ['eight', 'q3_k_m', '--imatrix', 'synthetic']) {
@@ -83,6 +94,7 @@ sub with_type {
 for my $key ('sliding_window_pattern', 'head_count_kv') {
     is(with_type("$dir/flash-f32.gguf", "mimo2.attention.$key", "\x05", "\x04"), $plans[0]{memory}[0]{cache_bytes}, "$key of u32");
 }
+is(plan_of("$source{v26}/config.json")->{source_bytes}, plan_of($source{v26})->{source_bytes}, 'config.json alone: experts in MXFP4');
 my %published = ('mimo-v2-flash' => [610, 186.3, 140.4], 'mimo-v2.5' => [508, 186.7, 140.4]);
 for my $model (sort keys %published) {
     my ($tensors, @sizes) = @{ $published{$model} };
@@ -93,16 +105,20 @@ for my $model (sort keys %published) {
         for ['q4_k_m', $sizes[0]], ['dq3_k_m', $sizes[1]];
 }
 
+spit("$dir/config.json", slurp("$TOP/tests/data/mimo-v2.5-config.json"));
+edit_json("$dir/config.json", sub { $_[0]{quantization_config}{store_dtype} = 'mxfp4' });
+like(run($SLUICE, 'plan', "$dir/config.json", '--recipe', 'v4-mxfp4')->{out}, qr/^Size +171\.3 GB .*^Read +170\.9 GB/ms, 'V2.6-Flash');
+
 # ---- a real llama.cpp
 SKIP: {
-    skip_without_llama(17);
-    for my $case (['flash', 'Q4_K_M'], ['four', 'Q3_K_M'], ['bare', 'Q2_K'], ['flash', 'MXFP4_MOE']) { # of bare the first layer has a window: its heads count
+    skip_without_llama(20);
+    for my $case (['flash', 'Q4_K_M'], ['four', 'Q3_K_M'], ['bare', 'Q2_K'], ['flash', 'MXFP4_MOE'], ['v26', 'Q4_K_M']) { # of bare the first layer has a window: its heads count
         my ($form, $mixture) = @$case;
         converted($source{$form}, "$form-$mixture", '--recipe', $mixture);
         as_llama_quantize("$dir/$form-$mixture.gguf", "$dir/$form-f32.gguf", $mixture);
     }
     iq2_xs($source{four}, "$dir/short.gguf", '--no-mtp');
-    make_text(map { "$dir/$_.gguf" } qw(flash-f32 four-f32 flash-Q4_K_M four-Q3_K_M bare-Q2_K ours-dq3_k_m iq2_xs));
+    make_text(map { "$dir/$_.gguf" } qw(own flash-f32 four-f32 flash-Q4_K_M four-Q3_K_M bare-Q2_K ours-dq3_k_m iq2_xs));
 }
 
 # ---- refused in one line
@@ -122,8 +138,9 @@ refused($flash, 'another choice', 6, qr/"topk_method" is 'greedy'; supported for
 refused($flash, 'softmax', 6, qr/"scoring_func" is 'softmax'; supported for $of: sigmoid$/, config_edit(sub { $_[0]{scoring_func} = 'softmax' }));
 refused($flash, 'biases', 6, qr/"attention_bias" is true, which llama\.cpp's mimo2 cannot have$/, config_edit(sub { $_[0]{attention_bias} = JSON::PP::true() }));
 refused($flash, 'half a rotary embedding', 7, qr/has no "partial_rotary_factor", which $of needs$/, config_edit(sub { delete $_[0]{partial_rotary_factor} }));
-refused($flash, 'experts in MXFP4', 6, qr/quantization_config\.store_dtype is 'mxfp4', which is not supported for $of: give an FP8 or BF16 checkpoint of the model$/,
-    config_edit(sub { $_[0]{quantization_config}{store_dtype} = 'mxfp4' }));
+refused($source{v26}, 'groups of another size', 6, qr/quantization_config\.mxfp4_block_size is 16; supported: 32$/, config_edit(sub { $_[0]{quantization_config}{mxfp4_block_size} = 16 }));
+refused($source{v26}, 'an exponent that is none', 7, qr/tensor 'model\.layers\.1\.mlp\.experts\.3\.up_proj\.weight': scale \[0, 1\] in '.*_scale' .* is nan, /,
+    tensor_edit('model.layers.1.mlp.experts.3.up_proj.weight_scale', 1, "\xff"), 'convert');
 refused($flash, 'heads that do not divide', 7, qr/8 heads cannot be divided among 3 "num_key_value_heads" and 4 "swa_num_key_value_heads"$/, config_edit(sub { $_[0]{num_key_value_heads} = 3 }));
 refused($flash, 'one layer for multi-token prediction', 6, qr/"num_nextn_predict_layers" is 1; supported for $of: 3, or --no-mtp$/, config_edit(sub { $_[0]{num_nextn_predict_layers} = 1 }));
 refused($flash, 'none by config.json', 6, qr/\d+ tensors unknown .*; config\.json's num_nextn_predict_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,

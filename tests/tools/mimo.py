@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Checkpoints in MiMo-V2's form, and their GGUF computed in numpy, sharing nothing with Sluice.
 
-  mimo.py make DIR [--parts 4|8] [--bf16] [--no-mtp] [--set NAME=VALUE...]
+  mimo.py make DIR [--parts 4|8] [--bf16 | --mxfp4] [--no-mtp] [--set NAME=VALUE...]
       a small checkpoint in FP8, as MiMo-V2-Flash; --parts: as V2.5, its queries, keys and values in one matrix of so many
-      parts, within a model that sees and hears; --set: an entry of config.json
+      parts, within a model that sees and hears; --mxfp4: experts as V2.6's; --set: an entry of config.json
   mimo.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and the tokenizer's, and their order
-  mimo.py compare DIR FILE.gguf... [--no-mtp]   each tensor's bytes: F32, or F16 or BF16 of it
+  mimo.py compare DIR FILE.gguf... [--no-mtp]   each tensor's bytes: F32, F16, BF16 or gguf-py's q8_0 of it, MXFP4 as it is
 """
 import json
 import os
@@ -13,9 +13,9 @@ import sys
 
 import numpy as np
 
-from gguf_same import same_keys, same_values
+from gguf_same import same_keys, same_tensors
 from model_keys import special_keys, tokenizer_keys
-from reference import E4M3, Checkpoint
+from reference import E4M3, Checkpoint, to_bf16
 from shard_maker import ShardMaker, arguments, qwen2_tokenizer, write_json
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -56,6 +56,7 @@ class Maker(ShardMaker):
     def __init__(self, c, fp8, parts):
         super().__init__(2)
         self.c, self.fp8, self.split = c, fp8, parts
+        self.mxfp4 = c.get("quantization_config", {}).get("store_dtype") == "mxfp4"
 
     def norm(self, name):
         self.add_bf16(name, np.float32(1) + np.float32(0.1) * self.gauss(self.c["hidden_size"]))
@@ -65,11 +66,18 @@ class Maker(ShardMaker):
             return self.bf16(name + ".weight", rows, cols)
         self.blocks(name + ".weight", rows, cols, parts=parts)
 
+    def codes4(self, name, rows, cols):
+        """Eight values of each sign, 32 in a row under an exponent."""
+        codes = self.rng.integers(0, 256, (rows, cols // 2)).astype(np.uint8)
+        near = 127 - round(float(np.log2(2.5 * cols ** 0.5)))
+        self.add(name + ".weight", "U8", codes)
+        self.add(name + ".weight_scale", "U8", self.rng.integers(near - 1, near + 2, (rows, cols // 32)).astype(np.uint8))
+
     def network(self, p, ff):
-        n = self.c["hidden_size"]
-        self.linear(p + "down_proj", n, ff)
-        self.linear(p + "gate_proj", ff, n)
-        self.linear(p + "up_proj", ff, n)
+        n, linear = self.c["hidden_size"], self.codes4 if self.mxfp4 and ".experts." in p else self.linear
+        linear(p + "down_proj", n, ff)
+        linear(p + "gate_proj", ff, n)
+        linear(p + "up_proj", ff, n)
 
     def layer(self, p, window, dense, mtp=False):
         c = self.c
@@ -107,6 +115,8 @@ def config(a):
         c["quantization_config"] = {
             "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128],
             "ignored_layers": [f"model.layers.{i}.self_attn.o_proj" for i in range(c["num_hidden_layers"])] + ["model.decoder.self_attn.o_proj"]}
+        if a.mxfp4:
+            c["quantization_config"].update(store_dtype="mxfp4", mxfp4_block_size=32)
     return c
 
 
@@ -174,14 +184,20 @@ def joined(ck, c, name, window):
     return np.concatenate([x[i] for i in range(3) for x in whole])
 
 
+def expert(ck, name, blocks):
+    """Its values, or ggml's blocks of MXFP4."""
+    dtype, codes = ck.raw(name)
+    return ck.mxfp4(codes, name + "_scale")[blocks] if dtype == "U8" else ck.f32(name)
+
+
 def wanted(ck, c, mtp):
-    """{GGUF name: a function that gives the values}"""
+    """{GGUF name: a function that gives the values, or True: blocks}"""
     want, layers = {}, c["num_hidden_layers"]
     for name in ck.where:
-        if name.endswith("_scale_inv") or name.startswith(("visual.", "audio_encoder.", "speech_embeddings.")):
+        if name.endswith(("_scale_inv", "_scale")) or name.startswith(("visual.", "audio_encoder.", "speech_embeddings.")):
             continue
         if name in ONCE:
-            want[ONCE[name]] = lambda name=name: ck.f32(name)
+            want[ONCE[name]] = lambda blocks, name=name: ck.f32(name)
             continue
         extra = name.startswith(MTP)
         if extra and not mtp:
@@ -191,23 +207,28 @@ def wanted(ck, c, mtp):
         if rest.startswith("mlp.experts."):
             _, _, e, kind, _ = rest.split(".")
             if e == "0":
-                want[f"blk.{i}.ffn_{kind[:-5]}_exps.weight"] = lambda name=name: np.stack(
-                    [ck.f32(name.replace("experts.0.", f"experts.{e}.")) for e in range(c["n_routed_experts"])])
+                want[f"blk.{i}.ffn_{kind[:-5]}_exps.weight"] = lambda blocks, name=name: np.stack(
+                    [expert(ck, name.replace("experts.0.", f"experts.{e}."), blocks) for e in range(c["n_routed_experts"])])
         elif rest == "self_attn.qkv_proj.weight":
-            want[f"blk.{i}.attn_qkv.weight"] = lambda name=name, w=extra or c["hybrid_layer_pattern"][int(number)] == 1: joined(ck, c, name, w)
+            want[f"blk.{i}.attn_qkv.weight"] = lambda blocks, name=name, w=extra or c["hybrid_layer_pattern"][int(number)] == 1: joined(ck, c, name, w)
         else:
-            want[f"blk.{i}.{NAMES[rest]}"] = lambda name=name: ck.f32(name)
+            want[f"blk.{i}.{NAMES[rest]}"] = lambda blocks, name=name: ck.f32(name)
     return want
 
 
 def cmd_compare(a):
     ck = Checkpoint(a.dir)
-    return same_values(a.files, lambda: wanted(ck, ck.config, not a.no_mtp))
+    import gguf
+    as_type = {"F32": lambda x: np.ascontiguousarray(x, np.float32), "BF16": to_bf16, "F16": lambda x: x.astype(np.float16),
+               "MXFP4": lambda x: x, "Q8_0": lambda x: gguf.quants.quantize(x, gguf.GGMLQuantizationType.Q8_0)}
+    return same_tensors(a.files, lambda: {name: lambda kind, values=values: as_type[kind](values(kind == "MXFP4"))
+                                          for name, values in wanted(ck, ck.config, not a.no_mtp).items()})
 
 
 def main():
     p = arguments(__doc__, "bf16", "no-mtp")
     p.add_argument("--parts", type=int, choices=[4, 8])
+    p.add_argument("--mxfp4", action="store_true")
     p.add_argument("--set", action="append", default=[])
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)

@@ -395,7 +395,7 @@ static inline float world_stored(const struct world *w, const struct sl_out_tens
         return t->n_dims == 1 ? world_element(w, t->first_src, 0, a) : world_element(w, t->first_src, a, b);
     case SL_K_B: /* out[h][c][r] */
         h = a / t->lora;
-        return world_element(w, t->first_src, h * (t->nope + t->v_dim) + b, a % t->lora);
+        return world_element(w, t->first_src, h * (t->nope + t->v_dim) + b, t->col0 + a % t->lora);
     case SL_V_B:
         h = a / t->v_dim;
         return world_element(w, t->first_src, h * (t->nope + t->v_dim) + t->nope + a % t->v_dim, b);

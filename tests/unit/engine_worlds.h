@@ -196,6 +196,29 @@ static void add_fp4(struct world *w)
     world_weigh(w, add(w, world_out(w, "fp4.mxfp4", SL_TYPE_MXFP4, SL_COPY, 768, 200, 5, s - 5, 5), 768 * 61));
 }
 
+/* Experts that are transposed: all columns of a matrix, or half of them; a matrix is larger than a tiny slab. */
+static void add_columns(struct world *w)
+{
+    uint32_t fp8 = world_source(w, 1, "gate_up", SL_DTYPE_F8_E4M3, 3 * 256, 2 * 192, SL_DTYPE_BF16, 128, 128);
+    uint32_t bf16 = world_source(w, 0, "gate_up_large", SL_DTYPE_BF16, 2 * 1024, 2 * 96, 0, 0, 0);
+    struct sl_out_tensor *t;
+
+    for (int up = 0; up < 2; up++) {
+        t = world_out(w, up ? "up" : "gate", up ? SL_TYPE_Q4_K : SL_TYPE_Q8_0, SL_K_B, 256, 192, 3, fp8, 1);
+        t->heads = 3, t->nope = 256, t->lora = 192, t->col0 = up ? 192 : 0;
+        add(w, t, up ? 256 * 192 : 0);
+        t = world_out(w, up ? "up_large" : "gate_large", up ? SL_TYPE_Q3_K : SL_TYPE_F16, SL_K_B, 1024, 96, 2, bf16, 1);
+        t->heads = 2, t->nope = 1024, t->lora = 96, t->col0 = up ? 96 : 0;
+        if (up)
+            world_weigh(w, add(w, t, 0));
+        else
+            add(w, t, 0);
+    }
+    t = world_out(w, "down", SL_TYPE_Q6_K, SL_K_B, 256, 2 * 192, 3, fp8, 1);
+    t->heads = 3, t->nope = 256, t->lora = 2 * 192;
+    add(w, t, 0);
+}
+
 static void add_heads(struct world *w)
 {
     uint32_t s = world_source(w, 0, "kv_b", SL_DTYPE_F8_E4M3, 6 * (64 + 96), 512, SL_DTYPE_F32, 128, 128);
@@ -215,6 +238,7 @@ static void add_heads(struct world *w)
     t = world_out(w, "k_b_large.f32", SL_TYPE_F32, SL_K_B, 128, 1024, 2, s, 1);
     t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
     add(w, t, 128 * 1024);
+    add_columns(w);
     s = world_source(w, 1, "q", SL_DTYPE_BF16, 8 * 16, 256, 0, 0, 0);
     t = world_out(w, "q.q4_k", SL_TYPE_Q4_K, SL_PERMUTE, 256, 8 * 16, 0, s, 1);
     t->heads = 8;
