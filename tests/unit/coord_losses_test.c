@@ -291,6 +291,36 @@ static void a_gpu_that_fails_counts_too(void **state)
     assert_int_equal(granted(w, 1, g, 8) + granted(w, 3, g, 8), 1);
 }
 
+/* A GPU failed at it once, and a worker told of it since: what goes away with it then is no GPU's fault. */
+static void a_gpu_that_failed_before_is_forgotten(void **state)
+{
+    struct world *w = *state;
+    struct got g[8];
+    uint64_t id;
+
+    again(w);
+    gpu_worker(w, 1, "cuda:0");
+    id = ready_job(w, C, 1, "a", 1, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    gpu_fails(w, 1, g[0]);
+    worker(w, 2);
+    later(w, 1500, (const unsigned[]){C, 2}, 2);
+    pull(w, 2, 1);
+    assert_int_equal(granted(w, 2, g, 8), 1);
+    failed(w, 2, g[0], 1, "");
+    say(w, 2, "{\"v\":3,\"m\":\"bye\"}");
+    later(w, 1500, (const unsigned[]){C}, 1);
+    for (unsigned p = 3; p < 3 + LOSSES - 1; p++) {
+        dies_with(w, p, id);
+        pass_lease(w);
+    }
+    gpu_worker(w, 5, "cpu");
+    gpu_worker(w, 6, "cuda:0");
+    pull(w, 6, 1);
+    assert_int_equal(granted(w, 6, g, 8), 1);
+}
+
 /* A GPU that fails at whatever it gets: no sooner than lost workers would it end the job. */
 static void a_gpu_that_always_fails_ends_the_job(void **state)
 {
@@ -395,6 +425,7 @@ int main(void)
         TEST(what_was_lost_waits_for_what_takes_long),
         TEST(what_was_lost_goes_alone_in_a_sweep),
         TEST(a_gpu_that_fails_counts_too),
+        TEST(a_gpu_that_failed_before_is_forgotten),
         TEST(a_gpu_that_always_fails_ends_the_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
