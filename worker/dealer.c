@@ -28,6 +28,7 @@ struct sl_dealer {
     struct sl_lookup *lookup;           /* without a socket */
     enum sl_lookup_state last;          /* what the one before gave */
     uint64_t again_ms;                  /* when the next one is due; sl_boot_ms */
+    uint64_t keep_ms;                   /* until then its address is not given up: as long as it was asked for */
     unsigned turn;                      /* which of its addresses */
     bool patient, said_slow;
     void (*slow)(void *user, const char *host);
@@ -117,7 +118,7 @@ static int take_name(struct sl_dealer *d, struct sl_error *e)
 
 const char *sl_dealer_nowhere(const struct sl_dealer *d)
 {
-    if (!d->host || d->socket)
+    if (!d->host || d->socket || d->last == SL_LOOKUP_FOUND)
         return NULL;
     return d->last == SL_LOOKUP_NONE ? "no host of this name is known; is it right?"
                                      : "no name server tells its address; is there a network, and what does "
@@ -143,6 +144,7 @@ static int look(struct sl_dealer *d, struct sl_error *e)
     }
     if (now == SL_LOOKUP_PENDING)
         return 0;
+    d->keep_ms = sl_boot_ms() + sl_lookup_ms(d->lookup);
     sl_lookup_leave(d->lookup);
     d->lookup = NULL;
     d->again_ms = sl_boot_ms() + RECONNECT_MS;
@@ -244,6 +246,8 @@ void sl_dealer_close(struct sl_dealer *d)
 
 int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e)
 {
+    if (d->socket && !d->heard && sl_boot_ms() < d->keep_ms)
+        return 0;
     if (d->socket) {
         set_int(d->socket, ZMQ_LINGER, 0);
         zmq_close(d->socket);

@@ -31,7 +31,7 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
 void sl_dealer_close(struct sl_dealer *d);
 
 /* Effect: drops the connection and what is queued, and connects anew: a name's address is asked for again, and where
- * nobody was heard yet another one is taken. */
+ * nobody was heard yet another one is taken, but not before the last had as long as it was asked for. */
 int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 1 when handed over, 0 when there is no connection or its queue is
@@ -50,7 +50,7 @@ int sl_dealer_receive(struct sl_dealer *d, uint8_t **bytes, size_t *n, struct sl
  * (unless patient or somebody was heard there), SL_EUSAGE, SL_EFAIL. */
 int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error *e) SL_MUST_USE;
 
-/* Returns why there is no address to connect to, or NULL. */
+/* Returns why there is no address to connect to, or NULL, too where there was one before. */
 const char *sl_dealer_nowhere(const struct sl_dealer *d);
 
 /* Effect: a new CURVE key pair. Errors: SL_EUNSUPPORTED (libzmq without CURVE). */

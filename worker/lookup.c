@@ -175,17 +175,15 @@ enum sl_lookup_state sl_lookup_answer(struct sl_lookup *l, unsigned turn, char a
     uint64_t ms = sl_lookup_ms(l);
     unsigned nth = turn / 2;
     struct sl_error none;
-    int a, b;
+    int a = answer(*first), b;
 
-    for (unsigned i = 0; i < 2; i++) /* without a thread: with the next call */
-        if (!l->asked[i] && (turn % 2 == 1 || answer(l->asked[1 - i]) != PENDING || ms >= OTHER_MS)
-            && ask(l->host, i ? AF_INET6 : AF_INET, &l->asked[i], &none) < 0)
-            return SL_LOOKUP_PENDING;
-    a = answer(*first);
-    b = answer(*other);
     if (a == 0 && take(*first, true, nth, address))
         return SL_LOOKUP_FOUND;
-    if (b == 0 && (a == 0 || a != PENDING || ms >= GRACE_MS) && take(*other, a == 0, nth, address))
+    for (unsigned i = 0; i < 2; i++)
+        if (!l->asked[i] && (turn % 2 == 1 || answer(l->asked[1 - i]) != PENDING || ms >= OTHER_MS))
+            (void)!ask(l->host, i ? AF_INET6 : AF_INET, &l->asked[i], &none); /* without a thread: with the next call */
+    b = answer(*other);
+    if (b == 0 && (a != PENDING || ms >= GRACE_MS) && take(*other, a == 0, nth, address))
         return SL_LOOKUP_FOUND;
     if (a == PENDING || b == PENDING)
         return SL_LOOKUP_PENDING;
