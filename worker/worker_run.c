@@ -162,7 +162,7 @@ static int tick(struct run *r)
     memcpy(tasks, s.tasks, s.n_tasks * sizeof *tasks);
     memcpy(tasks + s.n_tasks, special.tasks, special.n_tasks * sizeof *tasks);
     p = (struct sl_worker_progress){s.bytes + special.bytes, tasks, s.n_tasks + special.n_tasks,
-                                    s.tensor, s.stages, gpus, sl_gpu_watch_read(r->gpus, gpus)};
+                                    s.tensor, s.stages, gpus, sl_gpu_watch_read(r->gpus, gpus), sl_dealer_nowhere(r->dealer)};
     feed_watchdog(r, s.unfinished + special.unfinished, p.bytes, s.finished + special.finished);
     if (sl_worker_tick(r->worker, &p, sl_boot_ms()) == 1)
         return sl_dealer_reconnect(r->dealer, r->e);

@@ -323,6 +323,16 @@ static bool progress_is_due(const struct sl_worker *w, const struct sl_worker_pr
     return w->n_held && now_ms - w->progress_ms >= w->heartbeat_ms / (another ? 5 : 1);
 }
 
+static const char *no_answer(const struct sl_worker *w, const struct sl_worker_progress *p)
+{
+    if (p->nowhere)
+        return p->nowhere;
+    if (w->tries == 1)
+        return "the daemon does not answer: it is not running there, this worker is not in its allow-list, or (by tcp) has "
+               "another key than the daemon's of today for server_key";
+    return w->refused.code ? w->refused.text : "the daemon still does not answer";
+}
+
 static void keep_talking(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms)
 {
     unsigned busy = unfinished(w), want;
@@ -368,11 +378,7 @@ int sl_worker_tick(struct sl_worker *w, const struct sl_worker_progress *p, uint
         return anew;
     }
     if (w->link == LINK_HELLO && now_ms - w->hello_ms > at_most(w, WELCOME_MS, w->out ? 4 : 2)) {
-        if (w->tries == 1)
-            lose(w, "the daemon does not answer: it is not running there, this worker is not in its "
-                    "allow-list, or (by tcp) has another key than the daemon's of today for server_key", now_ms);
-        else
-            lose(w, w->refused.code ? w->refused.text : "the daemon still does not answer", now_ms);
+        lose(w, no_answer(w, p), now_ms);
         return 1;
     } else if (w->link == LINK_OPEN) {
         if (now_ms - w->heard_ms > 4ull * w->heartbeat_ms) {

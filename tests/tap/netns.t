@@ -152,6 +152,10 @@ like($r->{err}, qr/^sluice queue: no daemon at [^\n]*\n$/, 'a name server that t
 cmp_ok(time - $began, '<', 8, '... for the other');
 fails('a name that nobody has', 4, qr{^sluice queue: tcp://nobody\.example:7117: no host of this name is known; is it right\?$},
     @dead, $SLUICE, 'queue', '--connect', 'tcp://nobody.example:7117', @name[2 .. 4], "$RUN/me.key");
+start_one('unknown', before => \@dead, args => ['--connect', 'tcp://nobody.example:7117', @name[2 .. 4], "$RUN/w1.key"]);
+ok(wait_log('unknown', qr/ connection-lost worker=\S+: no host of this name is known; .*trying again/, 20), 'a worker tells so, too');
+unlike(log_of('unknown'), qr/allow-list/, '... and nothing else');
+kill_one('unknown');
 kill 'KILL', $teller;
 waitpid $teller, 0;
 spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:3 attempts:1\n");
