@@ -129,13 +129,19 @@ bool coord_is_alone(const struct worker *w)
     return false;
 }
 
-bool coord_waits_long(const struct worker *w, struct job *j, uint32_t task)
+/* It holds one of a job's own tasks. */
+static bool has_special(const struct worker *w)
 {
     bool special = false;
 
     for (uint32_t i = 0; i < w->n_held; i++)
         special |= w->held[i].task >= SL_TASKS_MAX;
-    return special && goes_alone(j, task);
+    return special;
+}
+
+bool coord_waits_long(const struct worker *w, struct job *j, uint32_t task)
+{
+    return has_special(w) && goes_alone(j, task);
 }
 
 bool coord_goes_beside(const struct worker *w, struct job *j, uint32_t task)
@@ -151,14 +157,14 @@ bool coord_goes_beside(const struct worker *w, struct job *j, uint32_t task)
     return true;
 }
 
-/* A worker without a GPU may be given the job's tasks. It is slower by far, so one GPU that fails at whatever it gets
- * sends nobody there: two have to fail in a row. */
+/* A worker without a GPU may be given what was lost of the job, and not hours later. It is slower by far, so one GPU that
+ * fails at whatever it gets sends nobody there: two have to fail in a row. */
 static bool has_cpu_worker(const struct sl_coord *c, const struct job *j)
 {
     for (uint32_t i = 0; i < c->n_workers; i++) {
         const struct worker *w = c->workers[i];
 
-        if (w->peer && !w->draining && strcmp(w->device, "cpu") == 0 && !coord_lacks(c, w, j))
+        if (w->peer && !w->draining && strcmp(w->device, "cpu") == 0 && !coord_lacks(c, w, j) && !has_special(w))
             return true;
     }
     return false;

@@ -291,6 +291,37 @@ static void a_gpu_that_fails_counts_too(void **state)
     assert_int_equal(granted(w, 1, g, 8) + granted(w, 3, g, 8), 1);
 }
 
+/* The only worker without a GPU has what may take hours: it is not waited for. */
+static void what_gpus_failed_at_waits_for_no_stitch(void **state)
+{
+    struct world *w = *state;
+    struct got g[8];
+    uint64_t id;
+
+    again(w);
+    gpu_worker(w, 6, "cpu");
+    to_stitch(w, C, 6, "a");
+    pull(w, 6, 1);
+    assert_int_equal(granted(w, 6, g, 8), 1);
+    assert_int_equal(g[0].task, SL_TASK_STITCH);
+    gpu_worker(w, 3, "cuda:0");
+    id = ready_job(w, C, 3, "b", 1, 1);
+    for (unsigned p = 3; p < 5; p++) {
+        gpu_worker(w, p, "cuda:0");
+        later(w, p == 3 ? 0 : 1500, (const unsigned[]){C, 6, p}, 3);
+        pull(w, p, 1);
+        assert_int_equal(granted(w, p, g, 8), 1);
+        assert_true(g[0].job == id);
+        gpu_fails(w, p, g[0]);
+    }
+    gpu_worker(w, 5, "cuda:0");
+    later(w, 2500, (const unsigned[]){C, 5, 6}, 3);
+    pull(w, 6, 1);
+    pull(w, 5, 1);
+    assert_int_equal(granted(w, 6, g, 8), 0);
+    assert_int_equal(granted(w, 5, g, 8), 1);
+}
+
 /* A GPU failed at it once, and a worker told of it since: what goes away with it then is no GPU's fault. */
 static void a_gpu_that_failed_before_is_forgotten(void **state)
 {
@@ -425,6 +456,7 @@ int main(void)
         TEST(what_was_lost_waits_for_what_takes_long),
         TEST(what_was_lost_goes_alone_in_a_sweep),
         TEST(a_gpu_that_fails_counts_too),
+        TEST(what_gpus_failed_at_waits_for_no_stitch),
         TEST(a_gpu_that_failed_before_is_forgotten),
         TEST(a_gpu_that_always_fails_ends_the_job),
     };
