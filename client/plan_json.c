@@ -67,7 +67,7 @@ static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_d
 static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *s)
 {
     const struct sl_hparams *hp = &v->job->model->hp;
-    const struct plan_sums mem = plan_view_sums(s);
+    const struct sl_memory *mem = &s->mem;
     char options[PLAN_SERVER_TEXT];
     cJSON *o = cJSON_CreateObject();
 
@@ -78,11 +78,12 @@ static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *
     cJSON_AddNumberToObject(o, "ubatch", v->ubatch);
     cJSON_AddStringToObject(o, "cache", hp->window || hp->near_window ? "windowed" : !hp->kv_lora ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
     cJSON_AddBoolToObject(o, "own_layout", s->own_layout);
-    cJSON_AddNumberToObject(o, "weights_bytes", (double)mem.weights);
-    cJSON_AddNumberToObject(o, "cache_bytes", (double)mem.kv_cache);
-    cJSON_AddNumberToObject(o, "buffer_bytes", (double)mem.buffers);
-    cJSON_AddNumberToObject(o, "total_bytes", (double)mem.total);
-    cJSON_AddNumberToObject(o, "per_device_bytes", (double)mem.per_device);
+    cJSON_AddStringToObject(o, "estimate", s->paper ? "paper" : "llama.cpp");
+    cJSON_AddNumberToObject(o, "weights_bytes", (double)mem->weights);
+    cJSON_AddNumberToObject(o, "cache_bytes", (double)mem->kv_cache);
+    cJSON_AddNumberToObject(o, "buffer_bytes", (double)mem->buffers);
+    cJSON_AddNumberToObject(o, "total_bytes", (double)mem->total);
+    cJSON_AddNumberToObject(o, "per_device_bytes", (double)mem->per_device);
     if (s->devices.machine)
         add_offload(o, v, s);
     else if (s->fits && s->own_layout)

@@ -246,6 +246,8 @@ static const char *cache_form(const struct plan_view *v, const struct plan_devic
 {
     const struct sl_hparams *h = &v->job->model->hp;
 
+    if (s->paper)
+        return "whole heads, paper";
     return h->window || h->near_window ? "windowed" : !h->kv_lora ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)";
 }
 
@@ -271,36 +273,40 @@ static void print_even_notes(const struct plan_view *v)
 
         if (plan_view_split(s))
             print_split(v, s);
-        both = both || (s->whole_heads && !s->devices.machine);
+        both = both || s->paper;
         more = more || (s->devices.count > SL_GPUS_MOST && !s->devices.machine);
     }
     if (more)
         line(0, "llama.cpp takes %u devices; more are left out.", SL_GPUS_MOST);
-    if (both)
-        line(0, "Whole heads are cached with %s, the compressed form with %s; this plan is %s.",
-             v->job->ck->is_gguf ? "the legacy layout" : "--layout legacy", v->job->ck->is_gguf ? "the MLA layout" : "--layout mla",
-             v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+    if (!both)
+        return;
+    line(0, "paper: as table 1 of arXiv 2505.02390 counts; llama.cpp of 2026 needs the row below.");
+    line(0, "Whole heads are cached with %s, the compressed form with %s; this plan is %s.",
+         v->job->ck->is_gguf ? "the legacy layout" : "--layout legacy", v->job->ck->is_gguf ? "the MLA layout" : "--layout mla",
+         v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
 }
 
 static void print_even_sets(const struct plan_view *v)
 {
     int columns = term_width(STDOUT_FILENO);
     bool wide = !columns || columns >= WIDE;
-    int c = wide ? 8 : 7, d = wide ? 16 : 11, f = wide ? 18 : 16;
+    int c = wide ? 8 : 7, d = wide ? 16 : 11, f = wide ? 18 : 16, n;
 
     printf("\nMemory with a context of %llu tokens, estimated, in GB\n", (unsigned long long)v->ctx);
     printf("%-*s  %-*s  %*s  %*s  %*s  %*s  %8s  %s\n", d, "Devices", f, "Cache form", c, "Weights", c - !wide, "Cache",
            c, "Buffers", c - !wide, "Total", "A device", "Fits");
     for (uint32_t i = 0; i < v->n_sets; i++) {
         const struct plan_device_set *s = &v->sets[i];
-        const struct plan_sums m = plan_view_sums(s);
+        const struct sl_memory *m = &s->mem;
+        const char *form = cache_form(v, s);
         char devices[PLAN_DEVICES_TEXT];
 
         if (s->devices.machine)
             continue;
-        printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, plan_devices_text(&s->devices, devices), f, cache_form(v, s), c,
-               (double)m.weights / 1e9, c - !wide, (double)m.kv_cache / 1e9, c, (double)m.buffers / 1e9, c - !wide,
-               (double)m.total / 1e9, (double)m.per_device / 1e9,
+        n = (int)strlen(form) > f ? (int)strlen(form) : f; /* a long one takes of the room before the weights */
+        printf("%-*s  %-*s %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, plan_devices_text(&s->devices, devices), n, form,
+               f + 1 + c - n, (double)m->weights / 1e9, c - !wide, (double)m->kv_cache / 1e9, c, (double)m->buffers / 1e9, c - !wide,
+               (double)m->total / 1e9, (double)m->per_device / 1e9,
                !s->fits ? "no" : plan_view_split(s) ? "by -ts" : "yes");
     }
     print_even_notes(v);

@@ -132,9 +132,10 @@ static bool one_form(const struct sl_hparams *h)
     return h->kv_lora == 0 || h->index_dim || h->mla_only;
 }
 
-struct plan_sums plan_view_sums(const struct plan_device_set *s)
+/* What lies on the devices, and of a machine in RAM. */
+static struct sl_memory sums_of(const struct plan_device_set *s)
 {
-    struct plan_sums m = {0};
+    struct sl_memory m = {0};
 
     for (uint32_t g = 0; g < s->devices.m.gpus + s->devices.machine; g++) {
         const struct sl_place *p = g < s->devices.m.gpus ? &s->offload.gpu[g] : &s->offload.host;
@@ -157,6 +158,16 @@ bool plan_view_split(const struct plan_device_set *s)
     return false;
 }
 
+static void add_paper(struct plan_view *v, const struct plan_devices *d)
+{
+    struct plan_device_set *s = &v->sets[v->n_sets++];
+
+    s->devices = *d;
+    s->whole_heads = s->paper = true;
+    sl_plan_paper(v->job->plan, v->ctx, v->ubatch, d->count, &s->mem);
+    s->fits = s->mem.per_device <= d->bytes;
+}
+
 static int add_set(struct plan_view *v, const struct plan_devices *d, bool whole_heads, struct sl_error *e)
 {
     const struct sl_model *m = v->job->model;
@@ -170,7 +181,8 @@ static int add_set(struct plan_view *v, const struct plan_devices *d, bool whole
     for (uint32_t g = 0; g < s->devices.m.gpus; g++)
         s->devices.m.gpu[g] = d->bytes;
     if (sl_plan_alike(v->job->plan, &s->devices.m, whole_heads, v->ctx, v->ubatch, &s->offload) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
+    s->mem = sums_of(s);
     s->fits = s->offload.fits;
     return 0;
 }
@@ -205,25 +217,29 @@ static int add_machine(struct plan_view *v, const struct plan_devices *d, struct
     s->own_layout = true;
     if (sl_plan_offload(v->job->plan, &d->m, v->ctx, v->ubatch, &s->offload) < 0)
         return sl_no_memory(e);
+    s->mem = sums_of(s);
     s->fits = s->offload.fits;
     return find_longest_ctx(v, s, e);
 }
 
 static int add_devices(struct plan_view *v, const char *text, struct sl_error *e)
 {
-    struct plan_devices sets[PLAN_MAX_DEVICE_SETS / 2];
+    struct plan_devices sets[PLAN_MAX_DEVICE_SETS];
     uint32_t n;
 
-    SL_TRY(plan_devices_parse(text, sets, PLAN_MAX_DEVICE_SETS / 2, &n, e));
-    if (v->n_sets + 2 * n > PLAN_MAX_DEVICE_SETS)
-        return sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS / 2);
+    SL_TRY(plan_devices_parse(text, sets, PLAN_MAX_DEVICE_SETS, &n, e));
+    if (v->n_sets + PLAN_SET_ROWS * n > PLAN_MAX_DEVICE_SETS * PLAN_SET_ROWS)
+        return sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS);
     for (uint32_t i = 0; i < n; i++) {
-        if (sets[i].machine)
+        if (sets[i].machine) {
             SL_TRY(add_machine(v, &sets[i], e));
-        if (!sets[i].machine && !one_form(&v->job->model->hp))
+            continue;
+        }
+        if (!one_form(&v->job->model->hp)) {
+            add_paper(v, &sets[i]);
             SL_TRY(add_set(v, &sets[i], true, e));
-        if (!sets[i].machine)
-            SL_TRY(add_set(v, &sets[i], false, e));
+        }
+        SL_TRY(add_set(v, &sets[i], false, e));
     }
     return 0;
 }

@@ -20,29 +20,26 @@ struct plan_group {
     uint32_t n_types; /* largest share first */
 };
 
-/* Bytes. */
-struct plan_sums {
-    uint64_t weights, kv_cache, buffers, total;
-    uint64_t per_device; /* the most on one device */
-};
-
 struct plan_device_set {
     struct plan_devices devices;
     bool whole_heads;   /* the cache of this row */
-    bool own_layout;    /* that is the cache this plan's layout has */
+    bool paper;         /* as arXiv 2505.02390 counts; otherwise as llama.cpp lays it */
+    bool own_layout;    /* llama.cpp's, with the cache that this plan's layout has: one row of a set */
     bool fits;
-    struct sl_offload offload; /* of sets of equal devices: `split` is 0 where llama.cpp's own is meant */
+    struct sl_memory mem; /* on the devices, and of a machine in RAM */
+    struct sl_offload offload; /* llama.cpp's; of sets of equal devices `split` is 0 where its own is meant */
     uint64_t longest_ctx; /* that fits a machine, at most the model's own; 0: none */
 };
 
-#define PLAN_MAX_DEVICE_SETS 32
+#define PLAN_MAX_DEVICE_SETS 16
+#define PLAN_SET_ROWS 3 /* at most, of a set */
 struct plan_view {
     const struct sl_job_plan *job;
     struct plan_group *groups; /* most bytes first */
     uint32_t n_groups;
     uint64_t ctx;
     uint32_t ubatch;           /* tokens of a micro-batch */
-    struct plan_device_set sets[PLAN_MAX_DEVICE_SETS];
+    struct plan_device_set sets[PLAN_MAX_DEVICE_SETS * PLAN_SET_ROWS];
     uint32_t n_sets;
     const char *out_dir;       /* where the output would go */
     bool out_given;            /* by -o; otherwise it is the current folder */
@@ -74,9 +71,6 @@ void plan_view_free(struct plan_view *v);
 /* Effect: writes the options with which llama-server lays the model as the set's `offload` has it: "-c 32768 -ngl 99
  * --n-cpu-moe 58". Returns buf. */
 const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[PLAN_SERVER_TEXT]);
-
-/* Returns what lies on the devices, and of a machine in RAM. */
-struct plan_sums plan_view_sums(const struct plan_device_set *s);
 
 /* Returns whether a set of equal devices needs --tensor-split. */
 bool plan_view_split(const struct plan_device_set *s);

@@ -134,6 +134,22 @@ const char *sl_plan_option_difference(const char *then, const char *now, char *b
  * tokens and a micro-batch's; in models with any of them, layers for multi-token prediction have nothing. */
 uint64_t sl_plan_cache(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t ubatch);
 
+/* Memory at inference, bytes. */
+struct sl_memory {
+    uint64_t weights, kv_cache, buffers, total;
+    uint64_t per_device; /* the most on one device */
+};
+/* Effect: *out = what arXiv 2505.02390 counts for deepseek2 with a cache of whole heads, for one sequence of ctx tokens in
+ * micro-batches of `ubatch` on so many devices, at least 1.
+ *   weights     the plan's tensors
+ *   kv_cache    sl_plan_cache's, of whole heads
+ *   buffers     of each device attention scores of a micro-batch in F16 (n_head x ctx x ubatch x 2), its logits in F32
+ *               (n_vocab x ubatch x 4), and 0.3 GiB for the runtime
+ *   total       the sum of these; per_device: its even share
+ * Of 8 devices and SL_UBATCH the totals are those of its table 1 ("GB" there is GiB) within 0.5 %. llama.cpp takes more on the
+ * fullest device: sl_plan_alike. */
+void sl_plan_paper(const struct sl_plan *p, uint64_t ctx, uint32_t ubatch, uint32_t devices, struct sl_memory *out);
+
 #define SL_MAX_GPUS 16
 #define SL_GPUS_MOST 15u /* that llama.cpp takes beside the processor */
 #define SL_HOST_UNKNOWN UINT64_MAX

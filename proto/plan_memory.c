@@ -1,6 +1,8 @@
 #include "proto/mixture.h"
 #include "proto/plan_build.h"
 
+#define RUNTIME_BYTES (3ull * (1u << 30) / 10) /* context and libraries of a GPU runtime */
+
 static uint64_t mul(uint64_t a, uint64_t b)
 {
     uint64_t r;
@@ -92,4 +94,16 @@ uint64_t sl_plan_cache(const struct sl_plan *p, uint64_t ctx, bool whole_heads, 
     if (h->index_dim && !whole_heads)
         bytes += mul(mul(index_values(h), 2), mul(indexers(m, layers), ctx));
     return bytes;
+}
+
+void sl_plan_paper(const struct sl_plan *p, uint64_t ctx, uint32_t ubatch, uint32_t devices, struct sl_memory *out)
+{
+    const struct sl_hparams *h = &p->model->hp;
+    uint64_t scores = mul(mul(h->n_head, ctx), 2 * (uint64_t)ubatch), logits = mul(h->n_vocab, 4 * (uint64_t)ubatch);
+
+    out->weights = p->tensor_bytes;
+    out->kv_cache = sl_plan_cache(p, ctx, true, ubatch);
+    out->buffers = mul(scores + logits + RUNTIME_BYTES, devices);
+    out->total = out->weights + out->kv_cache + out->buffers;
+    out->per_device = (out->total + devices - 1) / devices;
 }

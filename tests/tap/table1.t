@@ -11,15 +11,31 @@ my $config = "$TOP/tests/data/deepseek-r1-config.json";
 
 sub plan_json { return decode_json(run_ok("plan @_", $SLUICE, 'plan', $config, '--json', @_)->{out}) }
 
-# recipe, bits, GiB
-for my $row (['q4_k_m', 4.82, 377], ['q3_k_m', 3.81, 298], ['dq3_k_m', 3.59, 281], ['q2_k_l', 2.91, 228], ['ud-q2_k_xl', 2.70, 212]) {
-    my ($recipe, $bits, $gib) = @$row;
-    my $p = plan_json('--recipe', $recipe, '--layout', 'legacy');
+# recipe, bits, GiB, memory of 8 devices in GiB and of one, fits 8 x 64 GB
+my @table1 = (
+    ['q4_k_m', 4.82, 377, 568, 71, 0],
+    ['q3_k_m', 3.81, 298, 487, 61, undef],
+    ['dq3_k_m', 3.59, 281, 469, 59, 1],
+    ['q2_k_l', 2.91, 228, 415, 52, 1],
+    ['ud-q2_k_xl', 2.70, 212, 398, 50, 1],
+);
+for my $row (@table1) {
+    my ($recipe, $bits, $gib, $memory, $each, $fits64) = @$row;
+    my $p = plan_json('--recipe', $recipe, '--layout', 'legacy', '--devices', '8x80G,8x64G');
     is($p->{schema}, 1, 'schema');
     is($p->{model}{weights}, 671026419200, "$recipe: weights");
     is($p->{model}{tensors}, 1025, "$recipe: tensors");
     is(sprintf('%.2f', $p->{bits_per_weight}), sprintf('%.2f', $bits), "$recipe: bits a weight");
     is(ceil($p->{tensor_bytes} / 2**30), $gib, "$recipe: GiB, rounded up");
+    my ($on80) = grep { $_->{cache} eq 'whole_heads' && $_->{device_bytes} == 80e9 } @{$p->{memory}};
+    my ($on64) = grep { $_->{cache} eq 'whole_heads' && $_->{device_bytes} == 64e9 } @{$p->{memory}};
+    is_deeply([map { $_->{estimate} } $on80, $on64], [('paper') x 2], "$recipe: the first of whole heads is the paper's");
+    cmp_ok(abs($on80->{total_bytes} / 2**30 / $memory - 1), '<', 0.01, "$recipe: memory at 32K");
+    cmp_ok(abs($on80->{per_device_bytes} / 2**30 / $each - 1), '<', 0.01, "$recipe: a device");
+    ok($on80->{fits}, "$recipe fits 8 x 80 GB");
+    is(!!$on64->{fits}, !!$fits64, "$recipe on 8 x 64 GB") if defined $fits64;
+    is_deeply([map { join ' ', @$_{qw(cache estimate)}, $_->{own_layout} ? 'own' : () } @{$p->{memory}}],
+        [('whole_heads paper', 'whole_heads llama.cpp own', 'compressed llama.cpp') x 2], "$recipe: one entry of a set is the plan's own");
     next unless $recipe eq 'dq3_k_m';
     my ($down) = grep { $_->{name} eq 'ffn_down_exps' } @{$p->{groups}};
     is(join(' ', map { sprintf '%s %.1f', $_->{type}, 100 * $_->{share} } @{$down->{types}}),
@@ -39,12 +55,14 @@ fails('devices', 2, qr/8y80G/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '
 my $text = run_ok('as text', $SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '--layout', 'legacy')->{out};
 like($text, qr/^Size +300\.\d GB = 280\.1 GiB, 3\.586 bits/m, 'size');
 like($text, qr/^Memory .*, in GB$/m, 'memory in the unit of its devices');
-like($text, qr/^8 x 64\.0 GB +whole heads +300\.3 +163\.7 +90\.8 +554\.8 +73\.8 +no$/m, 'whole heads are too large for them');
-like($text, qr/^8 x 64\.0 GB +compressed \(MLA\) +300\.3 +2\.3 +14\.2 +316\.8 +43\.0 +yes$/m, 'the compressed form is within them');
+like($text, qr/^8 x 64\.0 GB +whole heads, paper +300\.8 +163\.7 +39\.1 +503\.6 +62\.9 +yes
+8 x 64\.0 GB +whole heads +300\.3 +163\.7 +90\.8 +554\.8 +73\.8 +no
+8 x 64\.0 GB +compressed \(MLA\) +300\.3 +2\.3 +14\.2 +316\.8 +43\.0 +yes$/m, 'within them in the paper, and in llama.cpp in the compressed form');
+like($text, qr/^paper: as table 1 of arXiv 2505\.02390 counts; llama\.cpp of 2026 needs the row below\.$/m, 'which is whose');
 like($text, qr/^In llama\.cpp, all layers on GPUs and token_embd in RAM\. A device: the fullest, with 1 GiB to spare\.$/m, 'what is counted');
 like($text, qr/^1 x 24\.0 GB and 512\.0 GB of RAM .*^GPU .*^RAM .*^Does not fit, /ms, 'and at home: a cache of whole heads is too large');
 like($text, qr/^Whole heads are cached with --layout legacy, .*this plan is legacy\.$/ms, 'how to choose the cache');
-unlike(run($SLUICE, 'plan', 'tests/data/kimi-k3-config.json', '--recipe', 'q4_k_m', '--devices', '8x64G')->{out}, qr/--layout/, 'where there is no choice, none is told');
+unlike(run($SLUICE, 'plan', 'tests/data/kimi-k3-config.json', '--recipe', 'q4_k_m', '--devices', '8x64G')->{out}, qr/--layout|paper/, 'where there is no choice, none is told');
 like($text, qr/^ffn_down_exps .*q3_k 75\.9 % \(44\), q4_k 20\.7 % \(12\), q6_k 3\.4 % \(2\)/m, 'groups');
 
 # ---- equal devices: what llama.cpp v0.5.0 counts for weights, cache and buffers on the fullest of so many devices that it
@@ -166,6 +184,7 @@ for (['1x24G+', "'1x24G\\+': expected the size of host memory after '\\+', such 
     fails("devices '$_->[0]'", 2, qr/^sluice plan: --devices: .*$_->[1]/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', $_->[0]);
 }
 fails('a micro-batch of nothing', 2, qr/--ubatch: expected 1 to 65536 tokens/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--ubatch', '0');
+is(scalar @{ plan_json('--recipe', 'q4_k_m', map { ('--devices', '8x64G') } 1 .. 16)->{memory} }, 48, 'sixteen sets, each of three entries');
 fails('more sets than there is room', 2, qr/at most 16 sets/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', map { ('--devices', '8x64G') } 1 .. 17);
 
 # ---- how sets are told apart

@@ -14,10 +14,10 @@
 static const struct {
     const char *recipe;
     double bits;
-    unsigned gib, memory_gib;
+    unsigned gib, memory_gib, per_device_gib;
 } table1[] = {
-    {"Q4_K_M", 4.82, 377, 568}, {"Q3_K_M", 3.81, 298, 487}, {"DQ3_K_M", 3.59, 281, 469},
-    {"Q2_K_L", 2.91, 228, 415}, {"UD-Q2_K_XL", 2.70, 212, 398},
+    {"Q4_K_M", 4.82, 377, 568, 71}, {"Q3_K_M", 3.81, 298, 487, 61}, {"DQ3_K_M", 3.59, 281, 469, 59},
+    {"Q2_K_L", 2.91, 228, 415, 52}, {"UD-Q2_K_XL", 2.70, 212, 398, 50},
 };
 
 static struct r1_group r1, r1_mla;
@@ -73,11 +73,16 @@ static void test_table1(void **state)
     for (size_t i = 0; i < sizeof table1 / sizeof table1[0]; i++) {
         struct sl_plan *p = plan_of(&r1.model, table1[i].recipe, true);
         double bits = (double)p->tensor_bytes * 8 / (double)r1.model.n_params;
-        double cached = (double)(p->tensor_bytes + sl_plan_cache(p, 32768, true, SL_UBATCH)) / GIB;
+        struct sl_memory mem;
 
         assert_int_equal((unsigned)ceil((double)p->tensor_bytes / GIB), table1[i].gib);
         assert_true(fabs(bits - table1[i].bits) < 0.005);
-        assert_true(fabs(table1[i].memory_gib - cached - 36) < 3.1); /* its buffers, the same for each recipe */
+        sl_plan_paper(p, 32768, SL_UBATCH, 8, &mem);
+        assert_true(fabs((double)mem.total / GIB / table1[i].memory_gib - 1) < 0.006);
+        assert_true(fabs((double)mem.per_device / GIB - table1[i].per_device_gib) < 0.6);
+        assert_int_equal(mem.weights, p->tensor_bytes);
+        assert_int_equal(mem.kv_cache, sl_plan_cache(p, 32768, true, SL_UBATCH));
+        assert_int_equal(mem.total, mem.weights + mem.kv_cache + mem.buffers);
         sl_plan_close(p);
     }
 }
