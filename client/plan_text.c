@@ -290,23 +290,23 @@ static void print_even_sets(const struct plan_view *v)
 {
     int columns = term_width(STDOUT_FILENO);
     bool wide = !columns || columns >= WIDE;
-    int c = wide ? 8 : 7, d = wide ? 16 : 11, f = wide ? 18 : 16, n;
+    int c = wide ? 8 : 7, d = wide ? 16 : 11, f = wide ? 18 : 16;
 
     printf("\nMemory with a context of %llu tokens, estimated, in GB\n", (unsigned long long)v->ctx);
-    printf("%-*s  %-*s  %*s  %*s  %*s  %*s  %8s  %s\n", d, "Devices", f, "Cache form", c, "Weights", c - !wide, "Cache",
-           c, "Buffers", c - !wide, "Total", "A device", "Fits");
+    printf("%-*s  %-*s  %*s  %*s  %*s  %*s %*s  %s\n", d, "Devices", f, "Cache form", c, "Weights", c - !wide, "Cache",
+           c, "Buffers", c - !wide, "Total", 8 + wide, "A device", "Fits");
     for (uint32_t i = 0; i < v->n_sets; i++) {
         const struct plan_device_set *s = &v->sets[i];
         const struct sl_memory *m = &s->mem;
-        const char *form = cache_form(v, s);
         char devices[PLAN_DEVICES_TEXT];
+        int n, end = d + f + c + 3;
 
         if (s->devices.machine)
             continue;
-        n = (int)strlen(form) > f ? (int)strlen(form) : f; /* a long one takes of the room before the weights */
-        printf("%-*s  %-*s %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, plan_devices_text(&s->devices, devices), n, form,
-               f + 1 + c - n, (double)m->weights / 1e9, c - !wide, (double)m->kv_cache / 1e9, c, (double)m->buffers / 1e9, c - !wide,
-               (double)m->total / 1e9, (double)m->per_device / 1e9,
+        n = printf("%-*s  %-*s", d, plan_devices_text(&s->devices, devices), f, cache_form(v, s));
+        /* long texts take of the room before the weights */
+        printf(" %*.1f  %*.1f  %*.1f  %*.1f %*.1f  %s\n", end > n ? end - n : 0, (double)m->weights / 1e9, c - !wide, (double)m->kv_cache / 1e9, c,
+               (double)m->buffers / 1e9, c - !wide, (double)m->total / 1e9, 8 + wide, (double)m->per_device / 1e9,
                !s->fits ? "no" : plan_view_split(s) ? "by -ts" : "yes");
     }
     print_even_notes(v);

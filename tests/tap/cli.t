@@ -147,13 +147,14 @@ like(run('sh', '-c', "$SLUICE convert $TINY -o $dir/order.gguf -r q4_k_m 2>&1")-
 # On a terminal there is a bar; it is taken away at the end. Help is as wide as the terminal.
 SKIP: {
     my $has = run('script', '--version');
-    skip 'no script(1)', 21 if $has->{rc};
+    skip 'no script(1)', 24 if $has->{rc};
     my $log = scratch() . '/tty';
     local $ENV{TERM} = 'xterm';
     my @wide = map { run('script', '-qec', "stty cols 80; $_ --help", $log); grep { !/^Script/ && length > 80 } split /\r?\n/, slurp($log) }
         $SLUICE, "$BUILD/sluiced", "$BUILD/sluice-worker", map { /^(\S+)/ ? "$SLUICE $1" : () } run($SLUICE, 'completion', 'list')->{out} =~ /^(\S+\t--help\t)/mg;
     is_deeply(\@wide, [], 'help fits a terminal of 80 columns');
-    for my $of ('recipes', 'types', "plan $TINY -r q4_k_m", "plan $TOP/tests/data/deepseek-v3.2-exp-config.json -r dq3_k_m", "doctor $dir") {
+    for my $of ('recipes', 'types', "plan $TINY -r q4_k_m", "plan $TOP/tests/data/deepseek-v3.2-exp-config.json -r dq3_k_m",
+        "plan $TOP/tests/data/deepseek-r1-config.json -r dq3_k_m --devices 10x36G", "doctor $dir") {
         local $ENV{NO_COLOR} = 1;
         run('script', '-qec', "stty cols 80; $SLUICE $of", $log);
         my @lines = grep { !/^Script/ } split /\r?\n/, slurp($log);
