@@ -515,6 +515,16 @@ int sl_arch_gating(struct sl_params *p, const char *name, const char *func, stru
     return 0;
 }
 
+/* What a model divides its frequencies by, as far as it has such numbers. */
+static int check_freqs(const struct sl_params *p, struct sl_error *e)
+{
+    for (uint64_t i = 0; p->values && i < p->num[SL_N_HALF_ROPE].u; i++)
+        if (!isfinite(p->values[i]) || p->values[i] <= 0)
+            return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling of type %s has absurd values: factor %u of rope_freqs is no positive number",
+                           p->rope_type, (unsigned)i);
+    return 0;
+}
+
 int sl_params_read(const cJSON *config, enum sl_layout layout, bool no_mtp, struct sl_params *p,
                    struct sl_error *e)
 {
@@ -531,5 +541,6 @@ int sl_params_read(const cJSON *config, enum sl_layout layout, bool no_mtp, stru
     p->tied = sl_config_bool(config, "tie_word_embeddings", false);
     if (!p->tied)
         p->when |= SL_W_OUTPUT;
-    return p->arch->derive(p, e);
+    SL_TRY(p->arch->derive(p, e));
+    return check_freqs(p, e);
 }

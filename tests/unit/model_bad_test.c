@@ -396,11 +396,14 @@ static void test_heads_that_do_not_divide(void **state)
         {",\"head_dim\":5", "heads have 5 rows; an even number is needed"},
         {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"low_freq_factor\":0}", "has absurd values"},
         {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":\"8\"}", "factor is \"8\""},
+        {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":1e-50,\"original_max_position_embeddings\":2}", "factor 0 of rope_freqs is no"},
+        {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"high_freq_factor\":1,\"original_max_position_embeddings\":6.2831854820251465}",
+         "factor 0 of rope_freqs is no positive number"},
     };
     char config[1024], path[256], *at;
 
     snprintf(path, sizeof path, "%s/config.json", (char *)*state);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         snprintf(config, sizeof config, LLAMA, cases[i].more);
         fx_text(*state, "config.json", config);
         assert_refused(path, SL_ESOURCE, cases[i].words);
