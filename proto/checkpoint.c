@@ -101,7 +101,7 @@ int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e)
 
         SL_TRY(sl_name_table_add(t, ck->tensors[i].name, i, &held, e));
         if (held != i)
-            return sl_fail(e, SL_ESOURCE, "tensor '%.160s' is there with a prefix and without one; expected one of them",
+            return sl_fail(e, SL_ESOURCE, "tensor '%.160s' is there under two names; expected one of them",
                            ck->tensors[i].name);
     }
     return 0;

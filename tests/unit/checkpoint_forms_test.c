@@ -84,6 +84,7 @@ static void names(void **state)
         {"model.layers.3.block_sparse_moe.shared_experts.up_proj.weight", "model.layers.3.block_sparse_moe.shared_experts.up_proj.weight"},
         {"model.layers.3.mlp.experts.0.up_proj.weight", "model.layers.3.mlp.experts.0.up_proj.weight"},
     };
+    struct maker_file f = {.end = 0};
     char scale[100];
 
     for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
@@ -98,6 +99,10 @@ static void names(void **state)
         assert_true(sl_checkpoint_is_scale(ck, 1));
         sl_checkpoint_close(ck);
     }
+    maker_tensor(&f, of[0].there, "BF16", "[2]", 4);
+    maker_tensor(&f, of[0].is, "BF16", "[2]", 4);
+    maker_finish(&f, *state, "model.safetensors", 0);
+    refuse(*state, SL_ESOURCE, "experts.12.w1.weight' is there under two names; expected one of them");
     maker_write(*state, "config.json", plain_config);
     write_two(*state, of[0].there, "F8_E4M3", "F32", "[256]", 1024);
     {

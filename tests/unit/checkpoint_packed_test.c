@@ -553,7 +553,7 @@ static void takes_the_text_model(void **state)
     maker_tensor(&f, "language_model.a", "BF16", "[2]", 4);
     maker_tensor(&f, "a", "BF16", "[2]", 4);
     maker_finish(&f, *state, "model.safetensors", 0);
-    refuse(*state, SL_ESOURCE, "tensor 'a' is there with a prefix and without one");
+    refuse(*state, SL_ESOURCE, "tensor 'a' is there under two names");
     maker_write(*state, "config.json", "{" SEES ",\"text_config\":[]}");
     refuse(*state, SL_ESOURCE, "config.json: no \"text_config\", where KimiK25ForConditionalGeneration has its text model");
     maker_write(*state, "config.json", plain_config); /* another model's names are its own */
