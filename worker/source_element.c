@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 #define LINE 4096u
-#define LINES 256u
+#define LINES_LOG 14 /* a column of each row of an expert's matrix, one line each */
+#define LINES (1u << LINES_LOG)
 #define FILES_OPEN 16u     /* at a time */
 #define BLOCK_BYTES 256u   /* the largest block has 210, */
 #define BLOCK_WEIGHTS 256u /* and this many weights */
@@ -104,12 +105,17 @@ void source_reader_close(struct source_reader *r)
     free(r);
 }
 
-/* The cache maps each line of a file to one slot: rows of kv_b_proj that are
- * read column by column stay in it. */
+/* The cache maps each line of a file to one slot, neighbours and those at any distance to others: rows that are read column by
+ * column stay in it. */
+static uint32_t slot_of(uint64_t number)
+{
+    return (uint32_t)(number * UINT64_C(0x9e3779b97f4a7c15) >> (64 - LINES_LOG));
+}
+
 static int load_line(struct source_reader *r, uint32_t file, uint64_t number, struct sl_error *e)
 {
     const struct sl_src_file *f = &r->ck->files[file];
-    uint32_t at = (uint32_t)(number % LINES), have = 0;
+    uint32_t at = slot_of(number), have = 0;
     struct sl_source_stat st;
 
     if (r->fds[file] < 0) {
@@ -142,7 +148,7 @@ static int fetch(struct source_reader *r, uint32_t file, uint64_t off, uint32_t 
 {
     while (n) {
         uint64_t number = off / LINE;
-        uint32_t at = (uint32_t)(number % LINES), in = (uint32_t)(off % LINE);
+        uint32_t at = slot_of(number), in = (uint32_t)(off % LINE);
         uint32_t part = LINE - in < n ? LINE - in : n;
 
         if (r->tag[at].n == 0 || r->tag[at].number != number || r->tag[at].file != file)

@@ -9,7 +9,7 @@
 
 struct source_reader;
 
-/* Effect: a reader with a cache of 1 MiB; files are opened when needed.
+/* Effect: a reader with a cache of at most 64 MiB; files are opened when needed.
  * Checkpoint and model must outlive it. Errors: SL_EFAIL. */
 int source_reader_open(const struct sl_checkpoint *ck, const struct sl_model *m,
                        struct source_reader **out, struct sl_error *e) SL_MUST_USE;

@@ -13,6 +13,8 @@ run_ok('made: in FP8, with experts apart', python('llama4.py', 'make', $maverick
 run_ok('made: alone', python('llama4.py', 'make', $alone, '--alone', '--set', 'no_rope_layers=[1, 1, 1, 0, 1]', '--set', 'rope_scaling=null'));
 
 sub same { return same_by('llama4.py', @_) }
+# By this process and those that it waited for.
+sub bytes_read { return slurp('/proc/self/io') =~ /^rchar: (\d+)/m ? $1 : die 'no rchar' }
 
 # ---- metadata and tensors
 for (['scout', $scout], ['maverick', $maverick], ['alone', $alone]) {
@@ -39,6 +41,9 @@ for my $recipe (qw(dq3_k_m q4_k_m)) { # a GGUF file gives what the checkpoint gi
         qw(intermediate_size=4352 num_local_experts=2 num_experts_per_tok=1 num_hidden_layers=1)));
     converted($long, 'long', qw(--recipe f32));
     same('long columns: every bit of the tensors', 'compare', $long, "$dir/long.gguf");
+    my $before = bytes_read();
+    run_ok('verify', $SLUICE, 'verify', "$dir/long.gguf", '--source', $long, '--sample', '100%');
+    cmp_ok(bytes_read() - $before, '<', 8 * (-s "$dir/long.gguf"), 'verify keeps the lines of a column');
     refused($long, 'NaN in one', 7, qr/experts\.down_proj' in '[^']*': row 4360, column 11 is NaN or infinite/,
         tensor_edit('model.layers.0.feed_forward.experts.down_proj', 2 * (4360 * 256 + 11), "\xc0\x7f"), 'convert');
 }
