@@ -3,9 +3,10 @@
  * the others of its job and alone, so that of those that a worker held no other is taken for the one that ended it.
  *
  * Where many tasks of a job do so each would take that many workers. So losses are counted for the job as well, in a
- * row, by one rule: a lease counts that was granted after the worker of the last one that counted was last heard.
- * Workers that go away together are one then, however many they are. Until a worker tells of one of its tasks, such a
- * job goes out apart from others, so that a job counts what it was beside another one once at most.
+ * row, by one rule: a lease counts that was granted more than a heartbeat after the worker of the last one that counted
+ * was last heard, which may have lived so long. Workers that go away together are one then, however many they are. Until
+ * a worker tells of one of its tasks, such a job goes out apart from others, so that a job counts what it was beside
+ * another one once at most.
  *
  * The counts are this process's: a worker of which nothing was heard since the start is not counted, and a daemon that
  * is started anew begins anew, which is at most so many workers more. */
@@ -69,7 +70,7 @@ static int lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
     t->losses++;
     j->any_lost |= plans;
     /* A GPU that fails is told at once, and its worker is back in seconds: no sooner than when a lease ran out. */
-    ends = plans && count_for_job(w, j, t, why ? c->now.run_ms + c->o.lease_ms : w->seen_ms) && j->losses >= c->o.losses;
+    ends = plans && count_for_job(w, j, t, why ? c->now.run_ms + c->o.lease_ms : w->seen_ms + c->o.heartbeat_ms) && j->losses >= c->o.losses;
     t->avoid = sl_xxh64(w->name, strlen(w->name));
     t->not_before_ms = c->now.run_ms + (why ? coord_backoff_ms(t->losses) : 0);
     coord_turns_changed(c);

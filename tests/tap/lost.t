@@ -53,6 +53,7 @@ $id = submit(demo_spec('all'));
 my $until_held = sub { my @w = @_; start_one($_, env => faults_env(), args => ['--io', 'pread']) for @w; return has_workers(@w) && await_held(sub { has_ended(job($id)) }) };
 ok($until_held->(map { "t$_" } 1 .. 4), 'workers, of which each has some');
 until_job($id, 10, sub { $_[0]{leased} >= 8 });
+sleep 0.5; # and no heartbeat is out
 signal_one("t$_", 'KILL') for 1 .. 4;
 ended("t$_", 10) for 1 .. 4;
 fault(held => [0]);

@@ -66,6 +66,28 @@ static void workers_that_vanish_together_are_one(void **state)
     assert_string_equal(state_of(w, C, id), "failed");
 }
 
+/* Each was granted its task when the one before had been heard for the last time, and all went away within a heartbeat. */
+static void a_grant_just_before_they_vanish_is_no_other_loss(void **state)
+{
+    struct world *w = *state;
+    struct got g[8];
+    uint64_t id;
+
+    again(w);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 60, 60);
+    say(w, 1, "{\"v\":3,\"m\":\"bye\"}");
+    for (unsigned p = 1; p <= LOSSES; p++) {
+        worker(w, p);
+        pull(w, p, 3);
+        assert_true(granted(w, p, g, 8) > 0);
+        if (p < LOSSES)
+            later(w, 500, NULL, 0);
+    }
+    pass_lease(w);
+    assert_string_equal(state_of(w, C, id), "running: no worker is connected");
+}
+
 /* Its tasks came one after the other, and it said nothing any more. */
 static void a_worker_is_lost_once(void **state)
 {
@@ -449,6 +471,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(many_tasks_that_end_workers_fail_their_job),
         TEST(workers_that_vanish_together_are_one),
+        TEST(a_grant_just_before_they_vanish_is_no_other_loss),
         TEST(a_worker_is_lost_once),
         TEST(what_is_done_clears_its_job),
         TEST(a_job_beside_it_is_not_taken_for_it),
