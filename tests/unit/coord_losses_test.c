@@ -12,16 +12,24 @@ static void dies_with(struct world *w, unsigned p, uint64_t job)
     assert_int_equal(g[0].job, job);
 }
 
-/* Each of its tasks ends its worker: the job ends after as many workers as one task would, not each of them. */
-static void many_tasks_that_end_workers_fail_their_job(void **state)
+/* A job of 60 tasks that are ready; the worker that prepared it has left. */
+static uint64_t job_without_workers(struct world *w)
 {
-    struct world *w = *state;
     uint64_t id;
 
     again(w);
     worker(w, 1);
     id = ready_job(w, C, 1, "a", 60, 60);
     say(w, 1, "{\"v\":3,\"m\":\"bye\"}");
+    return id;
+}
+
+/* Each of its tasks ends its worker: the job ends after as many workers as one task would, not each of them. */
+static void many_tasks_that_end_workers_fail_their_job(void **state)
+{
+    struct world *w = *state;
+    uint64_t id = job_without_workers(w);
+
     for (unsigned p = 1; p <= LOSSES; p++) {
         assert_string_equal(state_of(w, C, id), "running: no worker is connected");
         dies_with(w, p, id);
@@ -43,13 +51,9 @@ static void workers_that_vanish_together_are_one(void **state)
 {
     static const unsigned all[] = {1, 2, 3, 4, 5, 6, 7};
     struct world *w = *state;
+    uint64_t id = job_without_workers(w);
     struct got g[8];
-    uint64_t id;
 
-    again(w);
-    worker(w, 1);
-    id = ready_job(w, C, 1, "a", 60, 60);
-    say(w, 1, "{\"v\":3,\"m\":\"bye\"}");
     for (unsigned n = 1; n < LOSSES; n++) {
         for (unsigned p = 1; p <= 7; p++) {
             worker(w, p);
@@ -70,13 +74,9 @@ static void workers_that_vanish_together_are_one(void **state)
 static void a_grant_just_before_they_vanish_is_no_other_loss(void **state)
 {
     struct world *w = *state;
+    uint64_t id = job_without_workers(w);
     struct got g[8];
-    uint64_t id;
 
-    again(w);
-    worker(w, 1);
-    id = ready_job(w, C, 1, "a", 60, 60);
-    say(w, 1, "{\"v\":3,\"m\":\"bye\"}");
     for (unsigned p = 1; p <= LOSSES; p++) {
         worker(w, p);
         pull(w, p, 3);
