@@ -56,7 +56,8 @@ static int open_root(const char *path, struct root *r, struct sl_error *e)
         return sl_fail(e, SL_EFAIL, "root '%s': out of memory", path);
     probe = open_beneath(r->fd, ".", O_PATH);
     if (probe < 0 && (errno == ENOSYS || errno == EPERM))
-        return sl_fail(e, SL_EUNSUPPORTED, "the kernel has no openat2 (Linux 5.6): roots cannot be kept");
+        return sl_fail(e, SL_EUNSUPPORTED, "openat2 is refused, without which roots cannot be kept: the kernel is older than Linux 5.6, or a sandbox forbids it "
+                       "(RestrictSUIDSGID= of a unit does)");
     if (probe >= 0)
         close(probe);
     return 0;
