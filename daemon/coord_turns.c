@@ -64,14 +64,28 @@ bool coord_other_release(const struct sl_coord *c, const struct worker *w)
     return strcmp(w->version, c->o.version) != 0;
 }
 
+/* Is there one of another name than it failed under? Workers of one machine may have one name. */
+static bool another_may(const struct sl_coord *c, const struct task *t)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const struct worker *w = c->workers[i];
+
+        if (w->peer && !w->draining && t->avoid != sl_xxh64(w->name, strlen(w->name)))
+            return true;
+    }
+    return false;
+}
+
 bool coord_grantable(const struct sl_coord *c, const struct task *t, const struct worker *w)
 {
     if (!t || !t->exists || t->state != SL_TASK_READY || t->not_before_ms > c->now.run_ms)
         return false;
     /* Another worker first, while there is one. */
-    return !w || (!t->avoid && !t->avoid_others) || c->n_workers < 2 ||
-           (t->avoid != sl_xxh64(w->name, strlen(w->name)) && !(t->avoid_others && coord_other_release(c, w))) ||
-           c->now.run_ms > t->not_before_ms + c->o.lease_ms;
+    if (!w || (!t->avoid && !t->avoid_others) || c->n_workers < 2 || c->now.run_ms > t->not_before_ms + c->o.lease_ms)
+        return true;
+    if (t->avoid_others && coord_other_release(c, w))
+        return false;
+    return t->avoid != sl_xxh64(w->name, strlen(w->name)) || !another_may(c, t);
 }
 
 bool coord_has_grantable(const struct sl_coord *c, const struct job *j)

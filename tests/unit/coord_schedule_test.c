@@ -525,10 +525,40 @@ static void what_another_release_does_not_know_is_tried_again(void **state)
     assert_string_equal(state_of(w, C, id), "failed");
 }
 
+/* As two that were started alike on one machine. */
+static void workers_of_one_name_do_not_wait_for_each_other(void **state)
+{
+    const unsigned alive[] = {1, 2, 3, C};
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    for (unsigned p = 1; p <= 2; p++) {
+        say(w, p, "{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":"
+            "\"0000000000000000000000000000000%u\",\"name\":\"n\",\"host\":\"h\",\"bytes\":\"1\"}", p);
+        expect(w, p, SL_M_WELCOME);
+    }
+    submit(w, C, "a", "");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    failed(w, 1, g, 7, "");
+    later(w, 2000, alive, 4);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    failed(w, 1, g, 7, "");
+    worker(w, 3); /* another name: it comes first */
+    later(w, 3000, alive, 4);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    pull(w, 3, 1);
+    assert_int_equal(granted(w, 3, &g, 1), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(shards_stay_together),
+        TEST(workers_of_one_name_do_not_wait_for_each_other),
         TEST(jobs_share_by_priority),
         TEST(jobs_wait_for_others),
         TEST(a_job_waits_for_busy_workers),
