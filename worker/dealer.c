@@ -22,11 +22,14 @@ struct sl_dealer {
     void *context, *socket;
     bool own_context, curve;
     bool heard;                         /* there somebody answered */
+    bool up;                            /* and on this socket */
     char *endpoint;
     char *host;                         /* of tcp, where it is a name: libzmq would ask for it in its own thread, and end
                                          * no sooner than a name server answers */
-    struct sl_lookup *lookup;           /* without a socket */
+    struct sl_lookup *lookup;           /* without a socket, or while its connection is cut */
+    char at[SL_ADDRESS_CHARS + 24];     /* where the socket leads */
     enum sl_lookup_state last;          /* what the one before gave */
+    bool unasked;                       /* there was no thread or memory to ask */
     uint64_t again_ms;                  /* when the next one is due; sl_boot_ms */
     uint64_t keep_ms;                   /* until then its address is not given up: as long as it was asked for */
     unsigned turn;                      /* which of its addresses */
@@ -89,6 +92,7 @@ static int connect_socket(struct sl_dealer *d, const char *at, struct sl_error *
     d->socket = zmq_socket(d->context, ZMQ_DEALER);
     if (!d->socket)
         return zmq_failed(e, "no socket", d->endpoint);
+    d->up = false;
     SL_TRY(set_options(d, begins(at, "tcp://["), e));
     if (zmq_connect(d->socket, at) == 0)
         return 0;
@@ -116,26 +120,48 @@ static int take_name(struct sl_dealer *d, struct sl_error *e)
     return 0;
 }
 
+static void drop_socket(struct sl_dealer *d)
+{
+    if (!d->socket)
+        return;
+    set_int(d->socket, ZMQ_LINGER, 0);
+    zmq_close(d->socket);
+    d->socket = NULL;
+}
+
+/* The connection that there was is gone. A queue that is full looks alike. */
+static bool is_cut(const struct sl_dealer *d)
+{
+    int events = 0;
+    size_t n = sizeof events;
+
+    return d->up && zmq_getsockopt(d->socket, ZMQ_EVENTS, &events, &n) == 0 && !(events & ZMQ_POLLOUT);
+}
+
 const char *sl_dealer_nowhere(const struct sl_dealer *d)
 {
     if (!d->host || d->socket || d->last == SL_LOOKUP_FOUND)
         return NULL;
+    if (d->unasked)
+        return "its address cannot be asked for: this user or service may have no more threads or memory";
     return d->last == SL_LOOKUP_NONE ? "no host of this name is known; is it right?"
                                      : "no name server tells its address; is there a network, and what does "
                                        "/etc/resolv.conf say?";
 }
 
-/* A name's next step on the way to a socket. */
+/* A name's next step on the way to a socket; of one whose connection is cut, to another address, which it may have by now:
+ * libzmq itself comes back to the one that it knows. */
 static int look(struct sl_dealer *d, struct sl_error *e)
 {
-    char address[SL_ADDRESS_CHARS], at[SL_ADDRESS_CHARS + 24];
+    char address[SL_ADDRESS_CHARS], at[sizeof d->at];
     enum sl_lookup_state now;
 
     if (!d->lookup && sl_boot_ms() < d->again_ms)
         return 0;
-    if (!d->lookup && sl_lookup_begin(d->host, &d->lookup, e) < 0) {
+    d->unasked = !d->lookup && sl_lookup_begin(d->host, &d->lookup, e) < 0;
+    if (d->unasked) {
         d->again_ms = sl_boot_ms() + RECONNECT_MS;
-        return d->heard ? 0 : e->code;
+        return d->patient || d->heard ? 0 : e->code;
     }
     now = sl_lookup_answer(d->lookup, d->turn, address);
     if (now == SL_LOOKUP_PENDING && sl_lookup_ms(d->lookup) >= SLOW_MS && d->slow && !d->said_slow) {
@@ -152,6 +178,10 @@ static int look(struct sl_dealer *d, struct sl_error *e)
     if (now != SL_LOOKUP_FOUND)
         return d->patient || d->heard ? 0 : sl_fail(e, SL_EUNREACHABLE, "%s: %s", d->endpoint, sl_dealer_nowhere(d));
     snprintf(at, sizeof at, strchr(address, ':') ? "tcp://[%s]%s" : "tcp://%s%s", address, strrchr(d->endpoint, ':'));
+    if (d->socket && strcmp(at, d->at) == 0)
+        return 0;
+    drop_socket(d);
+    memcpy(d->at, at, sizeof at);
     return connect_socket(d, at, e);
 }
 
@@ -249,9 +279,9 @@ int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e)
     if (d->socket && !d->heard && sl_boot_ms() < d->keep_ms)
         return 0;
     if (d->socket) {
-        set_int(d->socket, ZMQ_LINGER, 0);
-        zmq_close(d->socket);
-        d->socket = NULL;
+        drop_socket(d);
+        sl_lookup_leave(d->lookup); /* of a cut that is long past, perhaps */
+        d->lookup = NULL;
         d->again_ms = 0;
         d->turn += !d->heard;
     }
@@ -299,7 +329,7 @@ int sl_dealer_receive(struct sl_dealer *d, uint8_t **bytes, size_t *n, struct sl
     } while (got);
     if (!*bytes)
         return sl_no_memory(e);
-    d->heard = true;
+    d->heard = d->up = true;
     if (parts > 1)
         *n = 0; /* no JSON: refused like anything else that cannot be read */
     return 1;
@@ -311,7 +341,7 @@ int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error 
                                {.fd = fd, .events = ZMQ_POLLIN}};
     int rc;
 
-    if (d->host && !d->socket) {
+    if (d->host && (!d->socket || is_cut(d))) {
         SL_TRY(look(d, e));
         items[0].socket = d->socket;
         timeout_ms = d->socket || (timeout_ms >= 0 && timeout_ms < LOOK_MS) ? timeout_ms : LOOK_MS;

@@ -16,7 +16,7 @@ struct sl_dealer_opts {
     const char *server_key_path; /* the daemon's public key file */
     bool plain_tcp;              /* tcp without keys, loopback only */
     void *context;               /* of sl_router_context_new for inproc; NULL: own */
-    bool patient;                /* a name without an address is no error: it is asked for again */
+    bool patient;                /* a name without an address is no error, nor that it cannot be asked for: it is, again */
     void (*slow)(void *user, const char *host); /* a name server has not answered for 2 s; once, by the owner's thread; or NULL */
     void *user;
 };
@@ -45,7 +45,8 @@ int sl_dealer_receive(struct sl_dealer *d, uint8_t **bytes, size_t *n, struct sl
     SL_MUST_USE;
 
 /* Effect: waits for a message, or for fd (-1: none; an eventfd of other threads)
- * to be readable, at most timeout_ms. Returns bits: 1 a message may be there,
+ * to be readable, at most timeout_ms; where a connection to a name is cut, looks whether it has another address by now, and
+ * connects there. Returns bits: 1 a message may be there,
  * 2 fd is readable; 0 on time-out or a signal. Errors: SL_EUNREACHABLE, when the endpoint's name has no address
  * (unless patient or somebody was heard there), SL_EUSAGE, SL_EFAIL. */
 int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error *e) SL_MUST_USE;

@@ -2,12 +2,9 @@
  * who is not, whose path is whose, what is too large. */
 #include "daemon/router.h"
 #include "worker/dealer.h"
-#include "worker/lookup.h"
 
 #include "proto/wire.h"
 
-#include <dlfcn.h>
-#include <netdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,29 +17,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-static bool six_alone; /* localhost's IPv4 address is one to which there is no way */
-static _Atomic unsigned asked, asked_six, slow_ms; /* for localhost; how long that takes */
-
-static void pause_ms(unsigned n)
-{
-    nanosleep(&(struct timespec){.tv_sec = n / 1000, .tv_nsec = n % 1000 * 1000000}, NULL);
-}
-
-/* localhost has an address of each family, as on most machines. libzmq asks here too. */
-int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **out)
-{
-    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
-        (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
-
-    if (name && strcmp(name, "localhost") == 0 && !(hints->ai_flags & AI_NUMERICHOST)) {
-        asked++;
-        asked_six += hints->ai_family == AF_INET6;
-        pause_ms(slow_ms);
-        name = hints->ai_family == AF_INET6 ? "::1" : six_alone ? "255.255.255.255" : "127.0.0.1";
-    }
-    return real(name, port, hints, out);
-}
 
 struct place {
     char dir[64], ipc[100], key[4][100], pub[4][110], allow[100];
@@ -397,100 +371,6 @@ static void a_daemon_that_goes_harms_no_slow_reader(void **state)
     sl_dealer_close(d);
 }
 
-/* By further attempts. */
-static void reach(struct sl_router *r, struct sl_dealer *d, struct sl_received *m)
-{
-    for (unsigned n = 0; n < 20 && !m->bytes; n++) {
-        assert_int_equal(sl_dealer_reconnect(d, &e), 0);
-        assert_true(pass(r, d, "ping", 4, m, 2000) >= 0);
-    }
-    assert_non_null(m->bytes);
-}
-
-/* A name with two addresses leads to a daemon that listens on either, at once on IPv4, otherwise with the next attempt;
- * at once on IPv6 where there is no way to the other. */
-static void a_name_of_both_families_leads_there(void **state)
-{
-    static const char *const at[] = {"tcp://127.0.0.1:*", "tcp://[::1]:*", "tcp://[::1]:*"};
-    const struct sl_router_opts plain = {.plain_tcp = true};
-    struct place *p = *state;
-    FILE *ipv6 = fopen("/proc/net/if_inet6", "r");
-    unsigned cases = ipv6 && fgetc(ipv6) != EOF ? 3 : 1;
-
-    for (unsigned i = 0; i < cases; i++) {
-        struct sl_received m = {0};
-        struct sl_router *r;
-        struct sl_dealer *d;
-        char name[64];
-
-        six_alone = i == 2;
-        assert_int_equal(open_router(p, at[i], &plain, &r), 0);
-        snprintf(name, sizeof name, "tcp://localhost%s", strrchr(sl_router_endpoint(r, 0), ':'));
-        assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
-        assert_int_equal(pass(r, d, "ping", 4, &m, i == 1 ? 300 : 60000), i != 1);
-        reach(r, d, &m);
-        free(m.bytes);
-        sl_dealer_close(d);
-        sl_router_close(r);
-    }
-    six_alone = false;
-    if (ipv6)
-        fclose(ipv6);
-}
-
-/* A name whose server is slow: a connection to its address is not given up for the next question at once, and while that
- * is under way nobody says that the name has no address. */
-static void a_slow_name_server_is_not_asked_in_vain(void **state)
-{
-    const struct sl_router_opts plain = {.plain_tcp = true};
-    struct place *p = *state;
-    struct sl_received m = {0};
-    struct sl_router *r;
-    struct sl_dealer *d;
-    char name[64];
-    unsigned before;
-
-    assert_int_equal(open_router(p, "tcp://127.0.0.1:*", &plain, &r), 0);
-    snprintf(name, sizeof name, "tcp://localhost%s", strrchr(sl_router_endpoint(r, 0), ':'));
-    slow_ms = 700;
-    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
-    assert_non_null(sl_dealer_nowhere(d));
-    while (sl_dealer_nowhere(d))
-        assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
-    before = asked;
-    assert_int_equal(sl_dealer_reconnect(d, &e), 0);
-    assert_true(sl_dealer_wait(d, -1, 50, &e) >= 0);
-    assert_int_equal(asked, before);
-    for (unsigned n = 0; n < 600 && asked == before; n++) {
-        assert_int_equal(sl_dealer_reconnect(d, &e), 0);
-        pause_ms(20);
-    }
-    assert_true(asked > before);
-    assert_null(sl_dealer_nowhere(d));
-    reach(r, d, &m);
-    free(m.bytes);
-    slow_ms = 0;
-    sl_dealer_close(d);
-    sl_router_close(r);
-}
-
-/* Of a name with an IPv4 address to which there is a way the other is not asked for. */
-static void one_address_is_enough(void **state)
-{
-    char address[SL_ADDRESS_CHARS];
-    struct sl_lookup *l;
-
-    (void)state;
-    assert_int_equal(sl_lookup_begin("localhost", &l, &e), 0);
-    pause_ms(500);
-    asked_six = 0;
-    assert_int_equal(sl_lookup_answer(l, 0, address), SL_LOOKUP_FOUND);
-    assert_string_equal(address, "127.0.0.1");
-    pause_ms(100);
-    assert_int_equal(asked_six, 0);
-    sl_lookup_leave(l);
-}
-
 static void threads_speak_inproc(void **state)
 {
     struct place *p = *state;
@@ -526,9 +406,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_answers_to_a_request_are_queued, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_floods_and_goes_harms_nobody, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_daemon_that_goes_harms_no_slow_reader, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_name_of_both_families_leads_there, set_up, tear_down),
-        cmocka_unit_test(one_address_is_enough),
-        cmocka_unit_test_setup_teardown(a_slow_name_server_is_not_asked_in_vain, set_up, tear_down),
         cmocka_unit_test_setup_teardown(threads_speak_inproc, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,248 @@
+/* A daemon's name in an endpoint: which of its addresses is taken, when it is asked for again, and by whom. */
+#include "daemon/router.h"
+#include "worker/dealer.h"
+#include "worker/lookup.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+static bool six_alone; /* localhost's IPv4 address is one to which there is no way */
+static _Atomic bool moved, no_threads; /* it is another one by now; none can be started */
+static _Atomic unsigned asked, asked_six, slow_ms; /* for localhost; how long that takes */
+static struct sl_error e;
+
+static void pause_ms(unsigned n)
+{
+    nanosleep(&(struct timespec){.tv_sec = n / 1000, .tv_nsec = n % 1000 * 1000000}, NULL);
+}
+
+/* localhost has an address of each family, as on most machines. libzmq asks here too. */
+int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **out)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
+
+    if (name && strcmp(name, "localhost") == 0 && !(hints->ai_flags & AI_NUMERICHOST)) {
+        asked++;
+        asked_six += hints->ai_family == AF_INET6;
+        pause_ms(slow_ms);
+        name = hints->ai_family == AF_INET6 ? "::1" : six_alone ? "255.255.255.255" : moved ? "127.0.0.2" : "127.0.0.1";
+    }
+    return real(name, port, hints, out);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+{
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
+        (int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(RTLD_NEXT, "pthread_create");
+
+    return no_threads ? EAGAIN : real(thread, attr, start, arg);
+}
+
+static uint64_t ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static int open_router(const char *endpoint, struct sl_router **r)
+{
+    const struct sl_router_opts o = {.endpoints = &endpoint, .n_endpoints = 1, .plain_tcp = true};
+
+    return sl_router_open(&o, r, &e);
+}
+
+/* One message from d to r, at most `wait` ms. Returns 1 when it came. */
+static int pass(struct sl_router *r, struct sl_dealer *d, const void *bytes, size_t n,
+                struct sl_received *m, uint64_t wait)
+{
+    uint64_t end = ms() + wait;
+    int sent = 0, rc = 0;
+
+    while (ms() < end && rc == 0) {
+        if (!sent)
+            sent = sl_dealer_send(d, bytes, n, &e);
+        assert_true(sl_router_wait(r, -1, 20, &e) >= 0);
+        rc = sl_router_receive(r, m, &e);
+    }
+    if (rc < 0)
+        fail_msg("%s", e.text);
+    return rc;
+}
+
+/* By further attempts. */
+static void reach(struct sl_router *r, struct sl_dealer *d, struct sl_received *m)
+{
+    for (unsigned n = 0; n < 20 && !m->bytes; n++) {
+        assert_int_equal(sl_dealer_reconnect(d, &e), 0);
+        assert_true(pass(r, d, "ping", 4, m, 2000) >= 0);
+    }
+    assert_non_null(m->bytes);
+}
+
+/* A name with two addresses leads to a daemon that listens on either, at once on IPv4, otherwise with the next attempt;
+ * at once on IPv6 where there is no way to the other. */
+static void a_name_of_both_families_leads_there(void **state)
+{
+    static const char *const at[] = {"tcp://127.0.0.1:*", "tcp://[::1]:*", "tcp://[::1]:*"};
+    FILE *ipv6 = fopen("/proc/net/if_inet6", "r");
+    unsigned cases = ipv6 && fgetc(ipv6) != EOF ? 3 : 1;
+
+    (void)state;
+    for (unsigned i = 0; i < cases; i++) {
+        struct sl_received m = {0};
+        struct sl_router *r;
+        struct sl_dealer *d;
+        char name[64];
+
+        six_alone = i == 2;
+        assert_int_equal(open_router(at[i], &r), 0);
+        snprintf(name, sizeof name, "tcp://localhost%s", strrchr(sl_router_endpoint(r, 0), ':'));
+        assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
+        assert_int_equal(pass(r, d, "ping", 4, &m, i == 1 ? 300 : 60000), i != 1);
+        reach(r, d, &m);
+        free(m.bytes);
+        sl_dealer_close(d);
+        sl_router_close(r);
+    }
+    six_alone = false;
+    if (ipv6)
+        fclose(ipv6);
+}
+
+/* A name whose server is slow: a connection to its address is not given up for the next question at once, and while that
+ * is under way nobody says that the name has no address. */
+static void a_slow_name_server_is_not_asked_in_vain(void **state)
+{
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+    char name[64];
+    unsigned before;
+
+    (void)state;
+    assert_int_equal(open_router("tcp://127.0.0.1:*", &r), 0);
+    snprintf(name, sizeof name, "tcp://localhost%s", strrchr(sl_router_endpoint(r, 0), ':'));
+    slow_ms = 700;
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
+    assert_non_null(sl_dealer_nowhere(d));
+    while (sl_dealer_nowhere(d))
+        assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
+    before = asked;
+    assert_int_equal(sl_dealer_reconnect(d, &e), 0);
+    assert_true(sl_dealer_wait(d, -1, 50, &e) >= 0);
+    assert_int_equal(asked, before);
+    for (unsigned n = 0; n < 600 && asked == before; n++) {
+        assert_int_equal(sl_dealer_reconnect(d, &e), 0);
+        pause_ms(20);
+    }
+    assert_true(asked > before);
+    assert_null(sl_dealer_nowhere(d));
+    reach(r, d, &m);
+    free(m.bytes);
+    slow_ms = 0;
+    sl_dealer_close(d);
+    sl_router_close(r);
+}
+
+/* A daemon that is started anew at another address, which its name has by then, is found without a heartbeat's help; while
+ * the name has still the former one it is not forgotten. */
+static void a_name_that_moves_is_followed(void **state)
+{
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+    char name[64], other[64];
+    uint64_t end = ms() + 60000;
+    uint8_t *bytes;
+    size_t n;
+
+    (void)state;
+    assert_int_equal(open_router("tcp://127.0.0.1:*", &r), 0);
+    snprintf(name, sizeof name, "tcp://localhost%s", strrchr(sl_router_endpoint(r, 0), ':'));
+    snprintf(other, sizeof other, "tcp://127.0.0.2%s", strrchr(name, ':'));
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "ping", 4, &m, 60000), 1);
+    assert_int_equal(sl_router_send(r, m.peer, (const uint8_t *)"x", 1, &e), 1);
+    free(m.bytes);
+    m.bytes = NULL;
+    assert_int_equal(sl_dealer_wait(d, -1, 60000, &e), 1);
+    assert_int_equal(sl_dealer_receive(d, &bytes, &n, &e), 1);
+    free(bytes);
+    sl_router_close(r);
+    for (asked = 0; asked == 0 && ms() < end;)
+        assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
+    assert_int_equal(open_router(other, &r), 0);
+    assert_int_equal(pass(r, d, "ping", 4, &m, 300), 0);
+    moved = true;
+    while (pass(r, d, "ping", 4, &m, 20) == 0 && ms() < end)
+        assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
+    assert_non_null(m.bytes);
+    free(m.bytes);
+    moved = false;
+    sl_dealer_close(d);
+    sl_router_close(r);
+}
+
+/* Where no thread can be started to ask for a name a client says so; a worker says so and asks again. */
+static void without_threads_the_patient_ask_again(void **state)
+{
+    struct sl_dealer_opts o = {.endpoint = "tcp://localhost:9", .plain_tcp = true};
+    struct sl_dealer *d;
+    uint64_t end = ms() + 60000;
+
+    (void)state;
+    no_threads = true;
+    assert_int_equal(sl_dealer_open(&o, &d, &e), SL_EFAIL);
+    o.patient = true;
+    assert_int_equal(sl_dealer_open(&o, &d, &e), 0);
+    assert_non_null(strstr(sl_dealer_nowhere(d), "threads"));
+    no_threads = false;
+    while (sl_dealer_nowhere(d) && ms() < end)
+        assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
+    assert_null(sl_dealer_nowhere(d));
+    sl_dealer_close(d);
+}
+
+/* Of a name with an IPv4 address to which there is a way the other is not asked for. */
+static void one_address_is_enough(void **state)
+{
+    char address[SL_ADDRESS_CHARS];
+    struct sl_lookup *l;
+
+    (void)state;
+    assert_int_equal(sl_lookup_begin("localhost", &l, &e), 0);
+    pause_ms(500);
+    asked_six = 0;
+    assert_int_equal(sl_lookup_answer(l, 0, address), SL_LOOKUP_FOUND);
+    assert_string_equal(address, "127.0.0.1");
+    pause_ms(100);
+    assert_int_equal(asked_six, 0);
+    sl_lookup_leave(l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_name_of_both_families_leads_there),
+        cmocka_unit_test(one_address_is_enough),
+        cmocka_unit_test(a_slow_name_server_is_not_asked_in_vain),
+        cmocka_unit_test(a_name_that_moves_is_followed),
+        cmocka_unit_test(without_threads_the_patient_ask_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
