@@ -428,6 +428,7 @@ static int on_drain_worker(struct ask *a, struct sl_error *e)
             continue;
         n++;
         w->draining = true;
+        coord_note_left(a->c, w);
         coord_turns_changed(a->c);
         a->c->changes++;
         SL_TRY(sl_msg_new(SL_M_DRAIN, NULL, &m, e));

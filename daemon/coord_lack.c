@@ -1,6 +1,6 @@
 /* Workers on whose machine the folder or the files of a job are not (a disk that is not mounted, a root
  * too few), or that may take too little memory for it. While another worker may have them, such a one gets
- * nothing of the job. */
+ * nothing of the job; nor for a lease after one has left that had them, which may be started anew. */
 #include "daemon/coord_priv.h"
 
 #define LACKS_MS 600000u
@@ -15,6 +15,8 @@ static const struct lack *find_lack(const struct sl_coord *c, const struct worke
 
 static bool another_may(const struct sl_coord *c, const struct worker *w, const struct job *j)
 {
+    if (j->left_ms && c->now.run_ms < j->left_ms + c->o.lease_ms)
+        return true;
     for (uint32_t i = 0; i < c->n_workers; i++) {
         const struct worker *o = c->workers[i];
 
@@ -43,6 +45,13 @@ int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, b
     w->lacks[w->n_lacks++] = (struct lack){j->id, c->now.run_ms + LACKS_MS, empty};
     *another = another_may(c, w, j);
     return 0;
+}
+
+void coord_note_left(struct sl_coord *c, const struct worker *w)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++)
+        if (coord_has_spec(w, c->jobs[i]->id) && !find_lack(c, w, c->jobs[i]))
+            c->jobs[i]->left_ms = c->now.run_ms;
 }
 
 bool coord_saw_none(const struct sl_coord *c, const struct job *j)

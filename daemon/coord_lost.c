@@ -171,6 +171,23 @@ static bool has_cpu_worker(const struct sl_coord *c, const struct job *j)
     return false;
 }
 
+static bool is_left_to_cpu(const struct task *t)
+{
+    return t->gpu_failed && t->losses > 1;
+}
+
+bool coord_waits_for_cpu(const struct sl_coord *c, const struct job *j)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; j->any_lost && i < j->n_tasks; i++) {
+        if (j->tasks[i].state == SL_TASK_READY && !is_left_to_cpu(&j->tasks[i]))
+            return false;
+        any |= j->tasks[i].state == SL_TASK_READY;
+    }
+    return any && has_cpu_worker(c, j);
+}
+
 int64_t coord_least_lost(const struct sl_coord *c, const struct job *j, const struct worker *w)
 {
     bool leaves = strcmp(w->device, "cpu") != 0 && has_cpu_worker(c, j);
@@ -180,7 +197,7 @@ int64_t coord_least_lost(const struct sl_coord *c, const struct job *j, const st
         for (uint32_t i = 0; j->shards[s].ready && i < j->shards[s].n; i++) {
             uint32_t t = j->shards[s].first + i;
 
-            if (coord_grantable(c, &j->tasks[t], w) && !(leaves && j->tasks[t].gpu_failed && j->tasks[t].losses > 1) &&
+            if (coord_grantable(c, &j->tasks[t], w) && !(leaves && is_left_to_cpu(&j->tasks[t])) &&
                 (best < 0 || j->tasks[t].losses < j->tasks[best].losses))
                 best = t;
         }

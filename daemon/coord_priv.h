@@ -66,6 +66,7 @@ struct job {
     bool doubted;           /* one was lost, and none was told of since: they go apart from other jobs' */
     uint32_t losses;        /* of the plan's tasks, in a row; since the queue was read */
     uint64_t lost_ms;       /* leases granted until then are the last of these losses */
+    uint64_t left_ms;       /* a worker left that had tasks of it and did not lack it; 0: none since the start */
     bool begun, begun_before; /* a prepare may have made files (its epoch is not 0); one before the last granted */
     double pass;            /* of its stream, for fair shares */
 };
@@ -324,11 +325,13 @@ uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j);
 /* ---- coord_lack.c */
 /* Effect: the worker's machine lacks the job's folder or files: for ten minutes, until it says hello again
  * or coord_forget_lacks. empty: it has the folder, and no file of the job there. *another: whether a worker is connected
- * that is not known to lack them. Errors: SL_EFAIL. */
+ * that is not known to lack them, or one that had tasks of the job left less than a lease ago. Errors: SL_EFAIL. */
 int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool empty, bool *another,
                     struct sl_error *e) SL_MUST_USE;
 /* A worker is connected that has the folder, and no files of the job there. */
 bool coord_saw_none(const struct sl_coord *c, const struct job *j);
+/* Effect: the worker goes: of the jobs of which it had tasks it may be the only one that has them, and be back soon. */
+void coord_note_left(struct sl_coord *c, const struct worker *w);
 /* Effect: every worker may be asked for the job again. */
 void coord_forget_lacks(struct sl_coord *c, const struct job *j);
 /* The job's tasks are not for w: it lacks them, and another may have them. */
@@ -350,12 +353,16 @@ bool coord_goes_beside(const struct worker *w, struct job *j, uint32_t task);
 bool coord_waits_long(const struct worker *w, struct job *j, uint32_t task);
 /* The worker has a task that goes alone. */
 bool coord_is_alone(const struct worker *w);
+/* GPUs failed at all that is left of the job, and a worker without one is there to do it. */
+bool coord_waits_for_cpu(const struct sl_coord *c, const struct job *j);
 /* Returns the lost task of the plan that may go to w and was lost least often, or -1. */
 int64_t coord_least_lost(const struct sl_coord *c, const struct job *j, const struct worker *w);
 
 /* ---- coord_schedule.c */
 /* One job, or two of a sweep. */
 bool coord_same_stream(const struct job *a, const struct job *b);
+/* It was granted tasks of the job on this connection. */
+bool coord_has_spec(const struct worker *w, uint64_t job);
 /* Whether some worker could be granted a task of the job now. */
 bool coord_runnable(const struct sl_coord *c, const struct job *j);
 /* Effect: grants tasks to the workers that asked for some, one each in turn. Errors: those of the queue. */

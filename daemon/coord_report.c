@@ -64,7 +64,7 @@ static uint64_t next_try(const struct job *j, uint64_t now)
 /* buf = why the job is not running, "" when it is or has ended. */
 static void put_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
 {
-    uint32_t connected = 0, draining = 0, idle = 0;
+    uint32_t connected = 0, draining = 0, lacking = 0, idle = 0;
     uint64_t wait, before;
 
     *buf = 0;
@@ -73,6 +73,7 @@ static void put_reason(const struct sl_coord *c, const struct job *j, char *buf,
     for (uint32_t i = 0; i < c->n_workers; i++) {
         connected += c->workers[i]->peer != 0;
         draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
+        lacking += c->workers[i]->peer != 0 && coord_lacks(c, c->workers[i], j);
         idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0 &&
                 !coord_lacks(c, c->workers[i], j);
     }
@@ -99,6 +100,10 @@ static void put_reason(const struct sl_coord *c, const struct job *j, char *buf,
         snprintf(buf, cap, "all workers are draining");
     else if (j->state == SL_JOB_STITCHING && j->manual_stitch)
         snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
+    else if (connected == lacking)
+        snprintf(buf, cap, "waits for a worker that has its folder and files: one that had left");
+    else if (j->n_leased == 0 && coord_waits_for_cpu(c, j))
+        snprintf(buf, cap, "GPUs failed at what is left of it: waits for a worker without one");
     else if (coord_runnable(c, j))
         snprintf(buf, cap, "%s", j->n_leased ? "" : idle ? "waits until a worker asks for work"
                                                          : "workers are busy with other jobs");

@@ -245,7 +245,7 @@ static int lease_all(struct sl_coord *c, struct worker *w, struct job *j, uint32
     return 0;
 }
 
-static bool has_spec(const struct worker *w, uint64_t job)
+bool coord_has_spec(const struct worker *w, uint64_t job)
 {
     for (uint32_t i = 0; i < w->n_specs; i++)
         if (w->specs[i] == job)
@@ -260,7 +260,7 @@ int coord_tell_over(struct sl_coord *c, const struct job *j, struct sl_error *e)
 
     snprintf(text, sizeof text, "the job is %s", sl_job_state_name(j->state));
     for (uint32_t i = 0; i < c->n_workers; i++)
-        if (c->workers[i]->peer && has_spec(c->workers[i], j->id))
+        if (c->workers[i]->peer && coord_has_spec(c->workers[i], j->id))
             SL_TRY(coord_send_revoke(c, c->workers[i], j->id, NULL, 0, text, e));
     return 0;
 }
@@ -309,7 +309,7 @@ static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct
         sl_put_uint(m.tree, "with", c->grants[first].with);
     if (j->fingerprint[0] && c->grants[first].task != SL_TASK_PREPARE)
         sl_put_str(m.tree, "fingerprint", j->fingerprint);
-    if (!has_spec(w, j->id)) {
+    if (!coord_has_spec(w, j->id)) {
         sl_put(m.tree, "spec", cJSON_CreateObjectReference(j->spec->child));
         if (coord_grow(&w->specs, w->n_specs, &w->cap_specs, sizeof *w->specs, e) < 0) {
             sl_msg_free(&m);

@@ -56,6 +56,7 @@ static void free_worker(struct worker *w)
 void coord_drop_session(struct sl_coord *c, struct session *s)
 {
     if (s->worker && s->worker->peer == s->peer) {
+        coord_note_left(c, s->worker);
         s->worker->peer = 0;
         coord_turns_changed(c);
         s->worker->want = 0;

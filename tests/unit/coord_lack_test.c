@@ -128,12 +128,57 @@ static void too_little_memory_is_another_workers_task(void **state)
     assert_int_equal(pulled(w, 2, &g, 1), 1);
     result(w, 2, g);
     say(w, 2, "{\"v\":3,\"m\":\"bye\"}");
+    passes(w, 10);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_int_equal(strncmp(state_of(w, C, id), "running", 7), 0);
     failed(w, 1, g, 2, "");
     assert_string_equal(state_of(w, C, id), "failed");
     say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     assert_int_equal(sl_get_uint(sl_get(expect(w, C, SL_M_JOB), "job"), "code", 0), 2);
+}
+
+/* One that had tasks of the job and leaves, in order, silently or drained, may be the only one that has the folder: for a
+ * lease it is waited for, and nobody fails in its place; then those who are there are asked. */
+static void who_leaves_is_waited_for(void **state)
+{
+    static const char *const waits = "running: waits for a worker that has its folder and files: one that had left";
+    static const unsigned alive[] = {2, C};
+    struct world *w = *state;
+    struct got g = {0};
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    id = ready_job(w, C, 1, "a", 6, 3);
+    for (unsigned how = 0; how < 3; how++) {
+        if (how == 0)
+            say(w, 1, "{\"v\":3,\"m\":\"bye\"}");
+        else if (how == 1)
+            say(w, C, "{\"v\":3,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
+        else
+            later(w, 4000, alive, 2);
+        if (pulled(w, 2, &g, 1)) /* once, as anybody may */
+            failed(w, 2, g, LACKS, "");
+        assert_true(how > 0 || g.epoch > 0);
+        later(w, 5000, alive, 2);
+        assert_string_equal(state_of(w, C, id), waits);
+        assert_int_equal(granted(w, 2, &g, 1), 0);
+        worker(w, 1);
+        assert_int_equal(pulled(w, 1, &g, 1), 1);
+        result(w, 1, g);
+        pull(w, 1, 0);
+    }
+    say(w, 1, "{\"v\":3,\"m\":\"bye\"}");
+    later(w, 9500, alive, 2);
+    assert_int_equal(granted(w, 2, &g, 1), 0);
+    later(w, 1000, alive, 2);
+    for (unsigned n = 0; n < 4000 && strcmp(state_of(w, C, id), "failed") != 0; n++) {
+        if (pulled(w, 2, &g, 1))
+            failed(w, 2, g, LACKS, "");
+        later(w, 500, alive, 2);
+    }
+    assert_string_equal(state_of(w, C, id), "failed");
 }
 
 /* Two that lack it do not wait for each other: each fails once before it counts, then as often as a task may. The
@@ -286,7 +331,7 @@ static void a_discard_ends(void **state)
     id = cancelled_job(w, 2, "a");
     discards(w, 1, id, NOTHING);
     assert_int_equal(pulled(w, 2, &g, 1), 1);
-    later(w, 11000, alive, 2);
+    later(w, 15000, alive, 2);
     discards(w, 1, id, NOTHING);
     assert_true(is_forgotten(w, id));
     worker(w, 2);
@@ -343,6 +388,7 @@ int main(void)
         TEST(without_the_folder_the_job_fails),
         TEST(without_the_source_the_job_fails),
         TEST(too_little_memory_is_another_workers_task),
+        TEST(who_leaves_is_waited_for),
         TEST(all_that_lack_it_end_the_job),
         TEST(a_sweep_goes_on_by_folders),
         TEST(who_finds_nothing_asks_another),

@@ -307,6 +307,7 @@ static void a_gpu_that_fails_counts_too(void **state)
     pull(w, 1, 1);
     pull(w, 3, 1);
     assert_int_equal(granted(w, 1, g, 8) + granted(w, 3, g, 8), 0);
+    assert_string_equal(state_of(w, C, id), "running: GPUs failed at what is left of it: waits for a worker without one");
     pull(w, 2, 1);
     assert_int_equal(granted(w, 2, g, 8), 1);
     say(w, 2, "{\"v\":3,\"m\":\"bye\"}"); /* none is there any more */
