@@ -29,15 +29,12 @@ uint32_t coord_strings(const cJSON *array, const char **out, uint32_t max)
 
 /* ---- lists */
 
-/* Names of files in one list; where there are more, the client asks again for the rest. */
-#define LISTED_FILES (1u << 20)
-
 struct listing {
     struct ask *a;
     struct sl_error *e;
     cJSON *jobs;
     uint32_t n, limit;
-    size_t files;
+    size_t room;
     bool more;
 };
 
@@ -110,13 +107,19 @@ static int on_list_row(void *user, const struct sl_job_row *r)
 {
     struct listing *l = user;
 
-    l->files += strlen(r->files);
-    if (l->n == l->limit || (l->n && l->files > LISTED_FILES)) {
+    if (l->n == l->limit) {
+        l->more = true;
+        return 1;
+    }
+    SL_TRY(sl_job_ended(r->state) ? list_ended(l, r) : put_job(l->a, sl_add_object(l->jobs), r, l->e));
+    l->room += coord_room_of(cJSON_GetArrayItem(l->jobs, (int)l->n));
+    if (l->n && l->room > COORD_LISTED_BYTES) { /* the client asks again for the rest */
+        cJSON_DeleteItemFromArray(l->jobs, (int)l->n);
         l->more = true;
         return 1;
     }
     l->n++;
-    return sl_job_ended(r->state) ? list_ended(l, r) : put_job(l->a, sl_add_object(l->jobs), r, l->e);
+    return 0;
 }
 
 static int on_list(struct ask *a, struct sl_error *e)

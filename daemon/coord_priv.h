@@ -423,6 +423,10 @@ bool coord_watches(const struct session *s, uint64_t job);
  * (coord_read_spec). files: with its files. */
 void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
 void coord_put_row(cJSON *into, const struct sl_job_row *r, const cJSON *spec, bool files);
+/* Jobs of one message have at most so many bytes. */
+#define COORD_LISTED_BYTES (4u << 20)
+/* Returns how many bytes the item, NULL or not, has in a message at most. */
+size_t coord_room_of(const cJSON *item);
 /* Effect: fills the record `event`. */
 void coord_put_event(cJSON *into, const struct sl_event *ev);
 /* Effect: adds the worker's GPUs to those that metrics tell of. */

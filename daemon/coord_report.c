@@ -257,18 +257,33 @@ int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl
     return 0;
 }
 
+/* Each character of a text may be escaped; 40: a name and a number. */
+size_t coord_room_of(const cJSON *item)
+{
+    const cJSON *x;
+    size_t n = 40 + (item && cJSON_IsString(item) ? 2 * strlen(item->valuestring) : 0);
+
+    cJSON_ArrayForEach(x, item)
+        n += coord_room_of(x);
+    return n;
+}
+
 static int send_status(struct sl_coord *c, const struct session *s, struct sl_error *e)
 {
     struct sl_msg m;
     cJSON *jobs, *workers;
     uint32_t n = 0;
+    size_t room = 0;
 
     SL_TRY(sl_msg_new(SL_M_STATUS, NULL, &m, e));
     jobs = sl_put_array(m.tree, "jobs");
     workers = sl_put_array(m.tree, "workers");
-    for (uint32_t i = 0; i < c->n_jobs && n < SL_JOBS_MAX; i++)
+    for (uint32_t i = 0; i < c->n_jobs && n < SL_JOBS_MAX && room < COORD_LISTED_BYTES; i++)
         if (coord_watches(s, c->jobs[i]->id)) {
-            coord_put_job(c, sl_add_object(jobs), c->jobs[i], false);
+            cJSON *job = sl_add_object(jobs);
+
+            coord_put_job(c, job, c->jobs[i], false);
+            room += coord_room_of(job);
             n++;
         }
     for (uint32_t i = 0; i < c->n_workers && i < SL_WORKERS_MAX; i++)

@@ -79,11 +79,53 @@ static void a_worker_is_at_what_it_holds(void **state)
     assert_null(sl_get_str(shown_worker(w), "tensor"));
 }
 
+/* Jobs whose names fill more than a message are listed in several, and do not keep those who watch from seeing others. */
+static void long_names_hide_no_queue(void **state)
+{
+    struct world *w = *state;
+    char path[7000] = "/", label[140] = "";
+    unsigned n = 0;
+    bool more = true;
+
+    for (unsigned i = 0; i < 3400; i++)
+        strcat(path, "\\\"");
+    for (unsigned i = 0; i < 60; i++)
+        strcat(label, "\\\"");
+    client(w, C);
+    for (unsigned k = 0; k < SL_JOBS_MAX; k++) {
+        char *labels = calloc(32, 150), *end = labels;
+
+        for (unsigned i = 0; i < 32; i++)
+            end += sprintf(end, "%s\"%02u%s\"", i ? "," : "", i, label);
+        say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"%u\",\"labels\":[%s],\"specs\":[{\"source\":\"%s\",\"output\":\"%s\","
+            "\"prefix\":\"p%u\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", k, labels, path, path, k);
+        expect(w, C, SL_M_SUBMITTED);
+        free(labels);
+    }
+    for (uint64_t before = SL_JOBS_MAX + 1; more;) {
+        const cJSON *t, *j;
+
+        say(w, C, "{\"v\":3,\"m\":\"list\",\"limit\":500,\"before\":%llu}", (unsigned long long)before);
+        t = expect(w, C, SL_M_JOBS);
+        more = sl_get_bool(t, "more");
+        cJSON_ArrayForEach(j, sl_get(t, "jobs")) {
+            assert_true(sl_get_uint(j, "id", 0) == before - 1);
+            before--;
+            n++;
+        }
+    }
+    assert_int_equal(n, SL_JOBS_MAX);
+    say(w, C, "{\"v\":3,\"m\":\"watch\"}");
+    later(w, 1000, (const unsigned[]){C}, 1);
+    assert_true(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_STATUS), "jobs")) > 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_later_verification_changes_no_end),
         TEST(a_worker_is_at_what_it_holds),
+        TEST(long_names_hide_no_queue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
