@@ -90,6 +90,19 @@ int coord_fail_impossible(struct sl_coord *c, struct sl_error *e)
     return 0;
 }
 
+/* With all that goes beside it the specification has room in a message. */
+static int has_room(const cJSON *spec, struct sl_error *why)
+{
+    char *text = cJSON_PrintUnformatted(spec);
+    size_t n = text ? strlen(text) : 0;
+
+    cJSON_free(text);
+    if (!text)
+        return sl_no_memory(why);
+    return n <= SL_SPEC_BYTES ? 0 : sl_fail(why, SL_EUSAGE, "a specification of %zu bytes; %u are possible: give fewer or shorter "
+                                            "lists", n, SL_SPEC_BYTES);
+}
+
 static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
 {
     const struct sl_coord_opts *o = &a->c->o;
@@ -103,6 +116,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
     if (!prefix[0] || strpbrk(prefix, "/\t\n\r") || prefix[0] == '.') /* the wire holds no others */
         return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a file's base name is expected", prefix);
     SL_TRY(paths_fit(spec, &a->why));
+    SL_TRY(has_room(spec, &a->why));
     for (other = first; other != spec; other = other->next)
         if (coord_same_output(a->c, other, spec))
             return sl_fail(&a->why, SL_EUSAGE, "two jobs of the sweep have the output %s/%s",

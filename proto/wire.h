@@ -27,6 +27,7 @@
 #define SL_WIRE_GPUS 16             /* GPUs of a worker */
 #define SL_JOBS_MAX 500u            /* jobs of one answer */
 #define SL_WORKERS_MAX 1000u        /* workers of one answer */
+#define SL_SPEC_BYTES 6291456u      /* a job's specification: a grant has the sums of all tasks beside it, an answer its files */
 #define SL_FILES_MAX 1000u          /* of a job that are named; it may have more */
 
 /* Tasks of a job beside those of its plan. */

@@ -94,12 +94,49 @@ static void a_path_too_long_to_tell_is_refused(void **state)
     }
 }
 
+/* A specification that fills a message leaves a grant no room beside it. */
+static void a_specification_without_room_is_refused(void **state)
+{
+    const struct sl_peer from = {.id = C, .role = SL_ROLE_ADMIN, .user = "u"};
+    struct world *w = *state;
+    char *text = malloc(SL_WIRE_MAX), *end = text, quotes[2 * 4095 + 1] = "";
+    size_t n;
+
+    for (unsigned i = 0; i < 4095; i++)
+        memcpy(&quotes[2 * i], "\\\"", 3);
+    client(w, C);
+    for (unsigned lists = 1; lists <= 3; lists++) {
+        static const char *const name[] = {"override_kv", "include_weights", "exclude_weights"};
+
+        end = text + sprintf(text, "{\"v\":3,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"/s\",\"output\":\"/o\",\"prefix\":"
+                             "\"p%u\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\",\"options\":{", lists, lists);
+        for (unsigned l = 0; l < lists; l++) {
+            end += sprintf(end, "%s\"%s\":[", l ? "," : "", name[l]);
+            for (unsigned i = 0; i < 256; i++)
+                end += sprintf(end, "%s\"%s\"", i ? "," : "", quotes);
+            end += sprintf(end, "]");
+        }
+        end += sprintf(end, "}}]}");
+        n = (size_t)(end - text);
+        assert_true(n < SL_WIRE_MAX);
+        assert_int_equal(sl_coord_receive(w->c, &from, (const uint8_t *)text, n, w->now, &w->e), 0);
+        deliver(w);
+        if (n < SL_SPEC_BYTES)
+            expect(w, C, SL_M_SUBMITTED);
+        else
+            assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "; 6291456 are possible"));
+    }
+    assert_true(n > SL_SPEC_BYTES);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_sweep_reads_its_source_once),
         TEST(a_large_sweep_does_not_flood_a_worker),
         TEST(a_path_too_long_to_tell_is_refused),
+        TEST(a_specification_without_room_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

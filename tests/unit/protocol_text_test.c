@@ -208,6 +208,7 @@ static void numbers_are_the_program_s(void **state)
     row_is(t, "depth of objects and arrays", SL_WIRE_DEPTH);
     row_is(t, "values in a message", SL_WIRE_VALUES);
     row_is(t, "tasks of a plan", SL_TASKS_MAX);
+    row_is(t, "specification of a job", SL_SPEC_BYTES);
     row_is(t, "SL_EFAIL", (uint64_t)-SL_EFAIL);
     row_is(t, "SL_EUSAGE", (uint64_t)-SL_EUSAGE);
     row_is(t, "SL_EWARN", (uint64_t)-SL_EWARN);
