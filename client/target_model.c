@@ -133,8 +133,10 @@ int target_open(struct target *t, const char *source, const struct cli_plan_args
     SL_TRY(choose_candidates(t, a->types, e));
     probe.recipe = "q8_0";
     probe.pure = true; /* quantized is what may be, so that it has weights */
+    probe.rules = "2026"; /* rows that no block divides are f16 there, not an error */
     SL_TRY(cli_job_open(&t->probe, source, false, &probe, NULL, e));
     probe.pure = false;
+    probe.rules = plan->rules;
     SL_TRY(cli_job_options(&probe, &jo, e));
     SL_TRY(sl_job_recipe_opts(&t->probe, &jo, &t->ro, e));
     t->ro.any_type = false;

@@ -107,6 +107,9 @@ is_deeply([map { $_->{types}[0]{type} } sort { $a->{name} cmp $b->{name} } grep 
     ['q5_0', 'q8_0'], 'types that options fix stay');
 cmp_ok($j->{file_bytes}, '<=', 12_000_000, 'and count');
 
+$j = plan(checkpoint(scratch(), qw(--layers 2 --hidden 72 --inter 40)), '--layout', 'legacy', '--target-bpw', 9);
+cmp_ok($j->{bits_per_weight} // 99, '<=', 9, "rows that no type's blocks divide, which the rules of 2025 give no q8_0");
+
 # ---- refused in one line, before anything is measured
 my @no = ($SLUICE, 'plan', $TINY, '-q');
 fails('too small', 2, qr/a target of 3\.\d+ MB \(3000000 bytes\) is too small: with all types that are tried the model takes at least .* smaller ones need an importance matrix/, @no, '--target-size', '3M');
