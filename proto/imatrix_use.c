@@ -23,6 +23,8 @@ static int take_plan(struct sl_imatrix_use *u, const struct sl_plan *plan, struc
 int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
                         const struct sl_plan *plan, struct sl_error *e)
 {
+    bool known = false;
+
     *u = (struct sl_imatrix_use){.im = im, .plan = plan};
     if (!im)
         return 0;
@@ -32,6 +34,7 @@ int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
         int rc;
 
         u->entry[i] = SL_NO_NAME;
+        known = known || sl_imatrix_find(im, t->t->known_as ? t->t->known_as : t->t->name) >= 0;
         if (!quantized(plan, t))
             continue;
         SL_TRY(rc = sl_imatrix_for(im, t->t, &u->entry[i], e));
@@ -42,7 +45,7 @@ int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
             u->n_zero += im->entries[u->entry[i]].n_zero;
         }
     }
-    if (!u->n_with && u->n_without)
+    if (!known && u->n_without)
         return sl_fail(e, SL_EUSAGE, "imatrix %s has data for none of the %u tensors that are quantized; "
                        "is it of another model? Its first entry is '%s'", im->path, u->n_without,
                        im->entries[0].name);

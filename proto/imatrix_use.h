@@ -23,8 +23,8 @@ struct sl_imatrix_use {
 
 /* Effect: looks up every plan tensor that is quantized (a type with blocks, other than its
  * source's; mxfp4 that is kept counts as that). im may be NULL. *u is the caller's (sl_imatrix_use_free) in every case.
- * im and plan must outlive it. Errors: those of sl_imatrix_for; SL_EUSAGE when no tensor
- * has data; SL_EFAIL. */
+ * im and plan must outlive it. Errors: those of sl_imatrix_for; SL_EUSAGE when im
+ * names no tensor of the plan, and some are quantized; SL_EFAIL. */
 int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
                         const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 /* Effect: the same for synthetic weights, which every quantized tensor has that the words

@@ -169,6 +169,9 @@ like(run_ok('token_embd of another size goes without', @go[0 .. 4], '--recipe', 
     dat("$dir/embd.dat", [ @fake, [ 'token_embd.weight', 4, [ (1) x 7 ] ] ]))->{err}, qr/token_embd\.weight has 7 values in the imatrix, 512 are expected; it is quantized without/, 'and that is told');
 unlink "$dir/no.gguf", "$dir/no.gguf.xxh64";
 fails('another model', 2, qr/has data for none of the \d+ tensors/, @go, dat("$dir/other.dat", [ [ 'blk.77.x.weight', 1, [1] ] ]));
+run_ok('its model, but nothing of what is quantized', $SLUICE, 'convert', $TINY, '-o', "$dir/edge.gguf", '-q', '--recipe', 'f16', '--token-embedding-type', 'q8_0',
+    @PLAN, '--imatrix', $IMATRIX);
+run_ok('and proved', $SLUICE, 'verify', "$dir/edge.gguf", '--source', $TINY, '--imatrix', $IMATRIX);
 fails('NaN', 7, qr/entry 'blk\.0\.ffn_up\.weight': value 3 and 0 others are negative, NaN or infinite/, @go,
     dat("$dir/nan.dat", [ [ 'blk.0.ffn_up.weight', 4, [ 1, 1, 1, 'nan', (1) x 508 ] ] ]));
 fails('a negative value', 7, qr/value 0 and 1 others/, @go, dat("$dir/neg.dat", [ [ 'blk.0.ffn_up.weight', 4, [ -1, 'inf', (1) x 510 ] ] ]));
