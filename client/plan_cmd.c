@@ -36,7 +36,6 @@ static int show(const struct plan_cmd *c, const struct sl_job_plan *job, const s
 {
     struct plan_question q = {
         .ctx = (uint64_t)c->ctx, .ubatch = (uint32_t)c->ubatch, .devices = c->devices, .out_given = c->out != NULL,
-        .rules_2025 = c->plan.rules ? strcmp(c->plan.rules, "2025") == 0 : job->model->layout == SL_LAYOUT_LEGACY,
     };
     struct plan_view view = {0};
     int rc = plan_view_make(&view, job, &q, out, e);

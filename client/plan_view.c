@@ -83,7 +83,7 @@ static void add_grown(struct plan_view *v, const struct sl_plan_tensor *t)
     v->grown_bytes += t->bytes - kept;
 }
 
-static int fill_groups(struct plan_view *v, bool rules_2025, struct sl_name_table *names, struct sl_error *e)
+static int fill_groups(struct plan_view *v, struct sl_name_table *names, struct sl_error *e)
 {
     const struct sl_plan *p = v->job->plan;
 
@@ -101,13 +101,13 @@ static int fill_groups(struct plan_view *v, bool rules_2025, struct sl_name_tabl
         if (!sl_type_info(t->type)->quantizes)
             v->unwritable = t->type;
         if (!v->job->imatrix && !v->job->synthetic && !v->needs_imatrix
-            && sl_recipe_needs_imatrix(v->job->recipe, t->t->name, t->type, rules_2025))
+            && sl_recipe_needs_imatrix(v->job->recipe, t->t->name, t->type, v->job->rules_2025))
             v->needs_imatrix = t->t->name;
     }
     return 0;
 }
 
-static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
+static int make_groups(struct plan_view *v, struct sl_error *e)
 {
     struct sl_name_table names = {0};
     int rc;
@@ -117,7 +117,7 @@ static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
         return sl_no_memory(e);
     rc = sl_name_table_init(&names, 64, e);
     if (rc == 0)
-        rc = fill_groups(v, rules_2025, &names, e);
+        rc = fill_groups(v, &names, e);
     sl_name_table_free(&names);
     SL_TRY(rc);
     qsort(v->groups, v->n_groups, sizeof *v->groups, by_bytes);
@@ -320,7 +320,7 @@ int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, const str
     v->out_dir = out->dir;
     v->out_given = q->out_given;
     v->config_alone = job->ck->n_files == 0;
-    SL_TRY(make_groups(v, q->rules_2025, e));
+    SL_TRY(make_groups(v, e));
     for (int i = 0; i < q->devices.n; i++)
         SL_TRY(add_devices(v, q->devices.word[i], e));
     if (!q->devices.n)

@@ -58,7 +58,6 @@ struct plan_question {
     uint32_t ubatch;
     struct words devices;      /* texts of sets; none: a common choice for the model's size */
     bool out_given;            /* the place of the output is the user's */
-    bool rules_2025;
 };
 
 /* Effect: computes the view. out: the place of the output. Errors: SL_EUSAGE

@@ -173,7 +173,7 @@ static void note_imatrix(const struct sl_job_plan *j)
 
     for (uint32_t i = 0; i < p->n_tensors && !j->imatrix && !j->synthetic; i++)
         n += p->tensors[i].type != p->tensors[i].t->src_type
-             && sl_recipe_needs_imatrix(j->recipe, p->tensors[i].t->name, p->tensors[i].type, false);
+             && sl_recipe_needs_imatrix(j->recipe, p->tensors[i].t->name, p->tensors[i].type, j->rules_2025);
     if (n)
         fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }

@@ -321,6 +321,7 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
     SL_TRY(plan_options(j, o, &po, e));
     SL_TRY(take_imatrix(j, o, e));
     SL_TRY(sl_job_recipe_opts(j, o, &ro, e));
+    j->rules_2025 = ro.rules_2025;
     if (!j->model)
         SL_TRY(open_model(j, source, o, &mo, e));
     if (sl_recipe_is_copy(j->recipe))

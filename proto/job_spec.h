@@ -20,6 +20,7 @@ struct sl_job_plan {
     struct sl_recipe *recipe;
     struct sl_plan *plan;
     bool round_bf16, sha256, force, sparse;     /* options that the plan itself does not keep */
+    bool rules_2025;                    /* the recipe goes by llama.cpp's rules of that year */
     struct sl_type_override *overrides;
     uint32_t n_overrides;
     struct sl_kvs extra_kvs;

@@ -156,6 +156,14 @@ fails('COPY and --pure', 2, qr/COPY leaves every tensor as it is: --pure/, $SLUI
 fails('COPY of a checkpoint', 2, qr/recipe copy takes its file_type from a GGUF file, and this is a checkpoint: .* f32/, $SLUICE, 'convert', $TINY, '-o', 'c.gguf', '-r', 'copy');
 unlike(run_ok('--dry-run, synthetic', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'IQ2_XXS', '--imatrix', 'synthetic')->{err}, qr/cannot be made/, 'needs no other');
 like(run_ok('--dry-run onto the source', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'f32.gguf', 'Q8_0')->{err}, qr/^sluice: note: .* is the source itself; choose another output name$/m, 'suggests no --force');
+{ # the rules of 2025 make iq3_xxs without one
+    my @iq3 = ('IQ3_XXS', '--pure');
+    unlike(run_ok('--dry-run --rules 2025', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', @iq3, '--rules', '2025')->{err}, qr/cannot be made/, 'needs no imatrix');
+    my $qwen = checkpoint(scratch(), qw(--arch qwen2 --hidden 256 --inter 256 --layers 1 --vocab 512));
+    run_ok('a model of one layout', $SLUICE, 'convert', $qwen, '-o', 'qwen.gguf', '-r', 'f16', '-q');
+    my ($j) = json_lines(run_ok('its plan', $SLUICE, 'plan', 'qwen.gguf', '--json', '-r', @iq3, '--layout', 'legacy')->{out});
+    is_deeply($j && $j->{needs_imatrix}, JSON::PP::false(), 'which implies these rules, needs none');
+}
 my $dry = run_ok('--dry-run without the imatrix that it needs', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'IQ2_XXS');
 like($dry->{err}, qr/\d+ tensors need an importance matrix/, 'says so');
 like($dry->{out}, qr/^blk\.1\.ffn_up_exps\.weight +iq2_xxs /m, 'and shows the types');
