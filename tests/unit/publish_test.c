@@ -188,6 +188,18 @@ static void a_published_part_stays(void **state)
     }
 }
 
+/* Where a part is nowhere, none gets its name. */
+static void a_part_is_missing(void **state)
+{
+    struct world *w = *state;
+
+    put_part(w, 0, w->o.partial[0]);
+    assert_int_equal(publish(w, false), SL_EVERIFY);
+    assert_non_null(strstr(w->e.text, "x-00002-of-00002.gguf.partial: the finished file is not there any more"));
+    is_part(w, 0, w->o.partial[0]);
+    assert_false(there(w->o.final[0]));
+}
+
 static int loses(void *user, uint64_t n)
 {
     const struct world *w = user;
@@ -519,6 +531,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(all_is_given, setup, teardown),
         cmocka_unit_test_setup_teardown(a_published_part_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_part_is_missing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_former_file_is_not_ours, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_in_the_way, setup, teardown),
         cmocka_unit_test_setup_teardown(a_strangers_file_stays, setup, teardown),
