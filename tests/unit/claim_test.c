@@ -48,6 +48,19 @@ int unlink(const char *path)
     return -1;
 }
 
+static int rename_err; /* of the next one, or 0 */
+
+int rename(const char *from, const char *to)
+{
+    int err = rename_err;
+
+    rename_err = 0;
+    if (!err)
+        return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+    errno = err;
+    return -1;
+}
+
 struct world {
     char dir[64], path[96], ending[96];
     struct output o;
@@ -300,8 +313,12 @@ static void names(void **state)
     assert_int_equal(take(w, 0, OTHER, 7, 42, 0), CLAIM_OTHERS);
     assert_int_equal(take(w, 0, PLAN, 8, 42, 0), CLAIM_OTHERS);
     assert_int_equal(take(w, 0, PLAN, 7, 42, 0), CLAIM_HELD);
+    rename_err = EIO;
+    assert_int_equal(claim_end(&w->h[0], true, &w->e), SL_EFAIL);
+    assert_true(inode(w->path) != 0 && !w->h[0].ending);
     assert_int_equal(claim_end(&w->h[0], true, &w->e), 0);
     assert_int_equal(claim_end(&w->h[0], true, &w->e), 0);
+    assert_true(inode(w->path) == 0 && inode(w->ending) != 0);
     claim_release(&w->h[0]);
     fd = open(w->dir, O_RDONLY | O_CLOEXEC);
     claim_release(&w->h[0]); /* nothing: the number is another file's now */

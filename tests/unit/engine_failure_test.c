@@ -402,6 +402,32 @@ static void test_sync_of_holes(void **state)
     world_close(&w);
 }
 
+/* Zeros but for the last byte of all are no hole. */
+static void test_last_byte(void **state)
+{
+    static const uint8_t zeros[64 * 64 * 2], half[] = {0x00, 0x3f};
+    struct sl_engine_opts o;
+    struct sl_engine *en;
+    struct world w;
+    uint32_t s;
+
+    (void)state;
+    world_open(&w);
+    world_file(&w, "a.safetensors");
+    s = world_source(&w, 0, "last", SL_DTYPE_BF16, 64, 64, 0, 0, 0);
+    world_out(&w, "last", SL_TYPE_BF16, SL_COPY, 64, 64, 0, s, 1);
+    world_task(&w, 0, 0);
+    damage(&w, 0, 0, zeros, sizeof zeros);
+    damage(&w, 0, sizeof zeros - sizeof half, half, sizeof half);
+    world_seal(&w);
+    o = options(&w, SL_IO_AUTO);
+    o.sparse = true;
+    en = open_engine(&w, &o);
+    expect_good(&w, do_task(en, 0));
+    sl_engine_close(en);
+    world_close(&w);
+}
+
 static void test_full_disk(void **state)
 {
     (void)state;
@@ -510,6 +536,7 @@ int main(void)
         cmocka_unit_test(test_sync),
         cmocka_unit_test(test_sync_of_each),
         cmocka_unit_test(test_sync_of_holes),
+        cmocka_unit_test(test_last_byte),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_hostile_plan),
         cmocka_unit_test(test_usage),
