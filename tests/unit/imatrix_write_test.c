@@ -47,6 +47,8 @@ static void through(const struct sl_imatrix *im, enum sl_imatrix_format format)
     assert_int_equal(other->format, format);
     assert_int_equal(other->n_chunks, im->n_chunks);
     assert_string_equal(other->datasets[0], im->datasets[0]);
+    for (uint32_t i = 1; i < other->n_entries; i++)
+        assert_true(strcmp(other->entries[i - 1].name, other->entries[i].name) < 0);
     same(im, other);
     sl_imatrix_close(other);
 }

@@ -2,6 +2,7 @@
 #include "proto/recipe.h"
 #include "tests/unit/r1_model.h"
 
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -208,10 +209,12 @@ static void test_load(void **state)
     char dir[] = "/tmp/recipe_test_XXXXXX", path[64];
     struct sl_error e = {0};
     struct sl_recipe *r;
+    uint32_t n = 0;
+    glob_t files;
     FILE *f;
 
     (void)state;
-    for (uint32_t i = 0; sl_recipe_stock_name(i); i++) {
+    for (uint32_t i = 0; sl_recipe_stock_name(i); i++, n++) {
         if (sl_recipe_load(sl_recipe_stock_name(i), &r, &e) < 0)
             fail_msg("%s", e.text);
         assert_string_equal(sl_recipe_name(r), sl_recipe_stock_name(i));
@@ -219,6 +222,9 @@ static void test_load(void **state)
         assert_true(strlen(sl_recipe_text(r)) > 10);
         sl_recipe_close(r);
     }
+    assert_int_equal(glob("proto/recipes/*.recipe", 0, NULL, &files), 0);
+    assert_int_equal(n, files.gl_pathc);
+    globfree(&files);
     assert_string_equal(sl_recipe_stock_name(0), "dq3_k_m");
     assert_int_equal(sl_recipe_load("UD_q2_k_XL", &r, &e), 0);
     assert_string_equal(sl_recipe_encoding(r), "UD-Q2_K_XL");
