@@ -492,40 +492,6 @@ static void sums_stay_within_their_fields(void **state)
     assert_true(sl_get_uint(t->next, "bytes", 0) == 499999999999999);
 }
 
-/* What the stitch is to find: every task's checksum in order, those of before a restart too. */
-static void a_stitch_is_told_all_checksums(void **state)
-{
-    struct world *w = *state;
-    struct got g = {0};
-    char sums[4 * 16 + 1];
-    cJSON *t;
-
-    client(w, C);
-    worker(w, 1);
-    ready_job(w, C, 1, "a", 4, 4);
-    for (unsigned i = 0; i < 4; i++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
-        assert_true(g.task < 4);
-        snprintf(sums, sizeof sums, "%016llx", 0xfedcba9876543210ull + g.task);
-        say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,\"checksum\":\"%s\"}",
-            (unsigned)g.task, (unsigned long long)g.epoch, sums);
-        expect(w, 1, SL_M_ACK);
-        if (i == 1) {
-            assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
-            world_stop(w);
-            world_start(w);
-            worker(w, 1);
-        }
-    }
-    pull(w, 1, 1);
-    t = expect(w, 1, SL_M_GRANT);
-    assert_int_equal(sl_get_uint(sl_get(t, "tasks")->child, "task", 0), SL_TASK_STITCH);
-    for (unsigned i = 0; i < 4; i++)
-        snprintf(sums + 16 * i, 17, "%016llx", 0xfedcba9876543210ull + i);
-    assert_string_equal(sl_get_str(t, "sums"), sums);
-}
-
 /* While workers are upgraded one after the other, each under the name that it had. */
 static void what_another_release_does_not_know_is_tried_again(void **state)
 {
@@ -606,7 +572,6 @@ int main(void)
         TEST(a_grant_costs_no_more_than_a_walk),
         TEST(a_grant_waits_for_what_it_rests_on),
         TEST(sums_stay_within_their_fields),
-        TEST(a_stitch_is_told_all_checksums),
         TEST(what_another_release_does_not_know_is_tried_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
