@@ -2,6 +2,8 @@
 #include "tests/unit/gguf_bytes.h"
 #include "tests/fuzz/gguf_fuzz.c"
 #include "proto/header_seal.h"
+#include "proto/imatrix_use.h"
+#include "proto/model.h"
 #include "proto/plan.h"
 
 #include <fcntl.h>
@@ -370,6 +372,34 @@ static void names_are_there_once(void **state)
     free(b.p);
 }
 
+/* The keys that verification goes by, as a number and as a list of numbers. */
+static void keys_have_their_types(void **state)
+{
+    static const char *const keys[] = {"general.alignment", "split.no", "split.count", "split.tensors.count", "sluice.layout",
+                                       "sluice.round_through", SL_KEY_IMATRIX, SL_KEY_IMATRIX_INCLUDE, SL_KEY_IMATRIX_EXCLUDE,
+                                       SL_KEY_PRUNED, SL_KEY_FINGERPRINT};
+    struct bytes b = {0};
+
+    (void)state;
+    for (unsigned i = 0; i < 2 * sizeof keys / sizeof keys[0]; i++) {
+        char want[64];
+
+        b_start(&b, 3, 0, 1);
+        b_key(&b, keys[i / 2], i % 2 ? SL_KV_ARR : SL_KV_U8);
+        if (i % 2) {
+            b_u32(&b, SL_KV_U8);
+            b_u64(&b, 1);
+        }
+        b_u8(&b, 1);
+        b_pad(&b, SL_GGUF_ALIGN);
+        assert_int_equal(b_write(&b, path), 0);
+        assert_int_equal(verify(path), SL_EVERIFY);
+        snprintf(want, sizeof want, "metadata key %s: has the wrong type", keys[i / 2]);
+        assert_non_null(strstr(said, want));
+    }
+    free(b.p);
+}
+
 /* A file with "sluice." keys but without checksums is not taken for somebody
  * else's. */
 static void checksums_are_required(void **state)
@@ -546,6 +576,7 @@ int main(void)
         cmocka_unit_test(blocks_straddle_pieces),
         cmocka_unit_test(split_sets),
         cmocka_unit_test(names_are_there_once),
+        cmocka_unit_test(keys_have_their_types),
         cmocka_unit_test(checksums_are_required),
         cmocka_unit_test(many_wrong_records),
         cmocka_unit_test(many_keys_are_sealed),
