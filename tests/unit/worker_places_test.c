@@ -2,8 +2,20 @@
 #include "tests/unit/lane_world.h"
 #include "worker/claim.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+
+static int unreserved; /* what a reservation says; 0: the truth */
+
+int fallocate(int fd, int mode, off_t at, off_t n)
+{
+    if (!unreserved)
+        return (int)syscall(SYS_fallocate, fd, mode, at, n);
+    errno = unreserved;
+    return -1;
+}
 
 static void another_plan_is_refused(void **state)
 {
@@ -195,6 +207,21 @@ static void parts_of_a_former_set_are_refused(void **state)
     assert_false(exists(w, "x-00001-of-00002.gguf") || exists(w, "x-00002-of-00002.gguf.xxh64"));
 }
 
+/* On a filesystem that has no reservation all goes on without; one that is full is told. */
+static void space_is_reserved_where_it_can_be(void **state)
+{
+    struct world *w = *state;
+
+    unreserved = ENOSPC;
+    fails(w, SL_TASK_PREPARE, SL_ENOSPACE, "cannot reserve");
+    unreserved = EOPNOTSUPP;
+    prepare(w);
+    unreserved = 0;
+    convert(w);
+    succeeds(w, SL_TASK_STITCH);
+    succeeds(w, SL_TASK_PUBLISH);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +234,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_is_late_gives_way, setup, teardown),
         cmocka_unit_test_setup_teardown(what_another_job_took_over_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_of_a_former_set_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(space_is_reserved_where_it_can_be, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
