@@ -5,7 +5,20 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
+
+static atomic_int held; /* 1: the next reservation waits, and makes it 2; until it is 0 */
+
+int fallocate(int fd, int mode, off_t at, off_t n)
+{
+    int yes = 1;
+
+    if (atomic_compare_exchange_strong(&held, &yes, 2))
+        while (atomic_load(&held))
+            usleep(1000);
+    return (int)syscall(SYS_fallocate, fd, mode, at, n);
+}
 
 static void a_job_by_its_tasks(void **state)
 {
@@ -149,6 +162,30 @@ static void what_has_not_begun_is_handed_back(void **state)
         sl_outcome_free(o);
     }
     assert_true(back > 0);
+}
+
+/* Of a special task under way: another lease's end leaves it alone, its own one's and the worker's stop it. */
+static void a_special_task_is_stopped(void **state)
+{
+    struct world *w = *state;
+
+    for (unsigned how = 0; how < 3; how++) {
+        struct sl_outcome *o;
+
+        atomic_store(&held, 1);
+        push(w, SL_TASK_PREPARE);
+        while (atomic_load(&held) != 2)
+            usleep(1000);
+        if (how < 2)
+            sl_lane_drop(w->lane, 7, SL_TASK_PREPARE, w->epoch - !how);
+        else
+            sl_lane_hand_back(w->lane);
+        atomic_store(&held, 0);
+        o = wait_outcome(w);
+        assert_int_equal(o->kind, how ? SL_OUTCOME_GIVEBACK : SL_OUTCOME_RESULT);
+        sl_outcome_free(o);
+        succeeds(w, SL_TASK_DISCARD);
+    }
 }
 
 /* A task in an engine, which would take a second or more, goes with its lease. */
@@ -375,6 +412,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_lost_file_costs_its_tasks_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_ring_that_broke_idle_costs_one_task, setup, teardown),
         cmocka_unit_test_setup_teardown(what_has_not_begun_is_handed_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_special_task_is_stopped, setup, teardown),
         cmocka_unit_test_setup_teardown(what_nobody_wants_is_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_put_off_is_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(two_jobs_take_turns, setup, teardown),
