@@ -405,6 +405,10 @@ static void keys_have_their_types(void **state)
             refused(&b, "must be there together");
         }
     }
+    b_start(&b, 3, 0, 1);
+    b_key(&b, "general.alignment", SL_KV_U32);
+    b_u32(&b, 48);
+    refused(&b, "not a power of 2");
     free(b.p);
 }
 

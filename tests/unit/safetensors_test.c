@@ -162,6 +162,7 @@ static void refuses_tensors(void **state)
         {ONE("U8", "[0,4294967296,4294967296]", "[0,0]"), 0, SL_ESOURCE, "dimensions overflows"},
         {ONE("F64", "[4294967296,1073741824]", "[0,0]"), 0, SL_ESOURCE, "dimensions overflows"},
         {ONE("F32", "[4503599627370496,4096]", "[0,0]"), 0, SL_ESOURCE, "dimensions overflows"},
+        {ONE("F4", "[3]", "[0,1]"), 1, SL_ESOURCE, "3 elements of F4 are no whole bytes"},
         /* offsets */
         {ONE("F32", "[2]", "[0,4]"), 4, SL_ESOURCE, "need 8 bytes, data_offsets span 4"},
         {ONE("F32", "[0]", "[0,4]"), 4, SL_ESOURCE, "need 0 bytes, data_offsets span 4"},
