@@ -215,6 +215,18 @@ static void a_new_queue_begins_behind_an_old_one(void **state)
     assert_true(sl_queue_take_epoch(f->q) > last && sl_queue_epochs_synced(f->q) > sl_queue_last_epoch(f->q));
 }
 
+static void epochs_without_a_counter_are_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    sl_queue_close(f->q);
+    run_raw(f->path, "DELETE FROM counters WHERE name = 'epochs'");
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), SL_EFAIL);
+    assert_non_null(strstr(e.text, "the counter of epochs is missing"));
+    sl_queue_remove(f->path);
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), 0);
+}
+
 static void only_the_current_epoch_counts(void **state)
 {
     struct fixture *f = *state;
@@ -555,6 +567,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(jobs_survive, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_new_queue_begins_behind_an_old_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(epochs_without_a_counter_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_the_current_epoch_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(failures_quarantine, set_up, tear_down),
         cmocka_unit_test_setup_teardown(requests_are_remembered, set_up, tear_down),
