@@ -215,16 +215,21 @@ static void what_was_put_off_is_given_up(void **state)
 {
     struct world *w = *state;
     struct sl_lane_state s = {0};
+    struct sl_outcome *o;
 
     prepare(w);
     w->with = 1;
     push(w, 0);
+    push(w, 3);
     w->with = 0;
     push(w, SL_TASK_PREPARE);
     while (s.n_tasks == 0 && s.finished < 2)
         sl_lane_state(w->lane, &s);
-    sl_lane_drop(w->lane, 7, 0, w->epoch - 1);
+    sl_lane_drop(w->lane, 7, 0, w->epoch - 2);
     sl_outcome_free(good(wait_outcome(w)));
+    o = good(wait_outcome(w)); /* the other one that was put off */
+    assert_int_equal(o->task, 3);
+    sl_outcome_free(o);
     succeeds(w, 1);
     succeeds(w, 2); /* the next turn of the thread */
     sl_lane_hand_back(w->lane);
