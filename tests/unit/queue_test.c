@@ -254,16 +254,20 @@ static void only_the_current_epoch_counts(void **state)
     assert_true(one > two);
 }
 
+/* b made nothing: the epoch of what it had is none again. */
 static int fail_once(struct fixture *f, uint64_t id, const char *worker, uint32_t *attempts)
 {
     const struct sl_task_failure failure = {.worker = worker, .code = 7, .text = "bad disk", .counts = true,
-                                            .max_attempts = 5, .max_workers = 3};
+                                            .max_attempts = 5, .max_workers = 3, .untouched = worker[0] == 'b'};
     enum sl_task_state state = SL_TASK_DONE;
+    struct seen s;
     uint64_t epoch;
 
     assert_int_equal(lease(f->q, id, 2, worker, &epoch), 1);
     assert_int_equal(sl_queue_fail(f->q, id, 2, epoch, &failure, &state, attempts, &e), 1);
     assert_int_equal(sl_queue_fail(f->q, id, 2, epoch, &failure, &state, attempts, &e), 0);
+    tasks_of(f, id, &s);
+    assert_true(s.task[2].epoch == (failure.untouched ? 0 : epoch));
     return (int)state;
 }
 
