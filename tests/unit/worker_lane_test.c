@@ -164,6 +164,37 @@ static void what_has_not_begun_is_handed_back(void **state)
     assert_true(back > 0);
 }
 
+/* A special task whose first reservation waits until `held` is 0. */
+static void push_held(struct world *w)
+{
+    atomic_store(&held, 1);
+    push(w, SL_TASK_PREPARE);
+    while (atomic_load(&held) != 2)
+        usleep(1000);
+}
+
+static void what_waits_goes_with_its_lease(void **state)
+{
+    struct world *w = *state;
+
+    prepare(w);
+    succeeds(w, SL_TASK_DISCARD);
+    push_held(w);
+    for (uint32_t t = 0; t < 3; t++)
+        push(w, t);
+    sl_lane_drop(w->lane, 7, 1, w->epoch - 1);
+    atomic_store(&held, 0);
+    sl_outcome_free(good(wait_outcome(w)));
+    for (unsigned done = 0; done != 5;) { /* tasks 0 and 2 */
+        struct sl_outcome *o = good(wait_outcome(w));
+
+        assert_int_equal(done >> o->task & 1, 0);
+        assert_int_not_equal(o->task, 1);
+        done |= 1u << o->task;
+        sl_outcome_free(o);
+    }
+}
+
 /* Of a special task under way: another lease's end leaves it alone, its own one's and the worker's stop it. */
 static void a_special_task_is_stopped(void **state)
 {
@@ -172,10 +203,7 @@ static void a_special_task_is_stopped(void **state)
     for (unsigned how = 0; how < 3; how++) {
         struct sl_outcome *o;
 
-        atomic_store(&held, 1);
-        push(w, SL_TASK_PREPARE);
-        while (atomic_load(&held) != 2)
-            usleep(1000);
+        push_held(w);
         if (how < 2)
             sl_lane_drop(w->lane, 7, SL_TASK_PREPARE, w->epoch - !how);
         else
@@ -417,6 +445,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_lost_file_costs_its_tasks_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_ring_that_broke_idle_costs_one_task, setup, teardown),
         cmocka_unit_test_setup_teardown(what_has_not_begun_is_handed_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_waits_goes_with_its_lease, setup, teardown),
         cmocka_unit_test_setup_teardown(a_special_task_is_stopped, setup, teardown),
         cmocka_unit_test_setup_teardown(what_nobody_wants_is_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_put_off_is_given_up, setup, teardown),
