@@ -381,7 +381,7 @@ static void a_list_names_the_files(void **state)
 
     memset(name, 'x', sizeof name);
     name[sizeof name - 1] = '\0';
-    for (unsigned i = 0; i < 200; i++)
+    for (unsigned i = 0; i < 350; i++)
         cJSON_AddItemToArray(list, cJSON_CreateString(name));
     names = cJSON_PrintUnformatted(list);
     cJSON_Delete(list);
