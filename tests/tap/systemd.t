@@ -33,6 +33,8 @@ for my $unit (@system, @user) {
 }
 # A root over NFS that is not mounted yet is no folder, and after exit 2 nothing is started again.
 like(slurp($_), qr/^After=.* remote-fs\.target\b/m, "$_ comes after network mounts") for @system;
+# What an administrator has written for the system's daemon (listen, key, metrics) is not a user's.
+like(slurp($_), qr{^Environment=SLUICE_CONFIG=%E/sluice/sluice\.conf$}m, "$_ reads the user's file alone") for @user;
 my $gpu = slurp($system[1]);
 unlike($gpu, qr/^(?:PrivateDevices|MemoryDenyWriteExecute|PrivateUsers|ProcSubset)=/m, 'nothing that breaks CUDA');
 like($gpu, qr/\nLimitMEMLOCK=infinity\n.*\nDeviceAllow=char-nvidia\* rw\n/s, 'what CUDA needs');
