@@ -171,6 +171,8 @@ static int tick(struct run *r)
 
 static int loop(struct run *r)
 {
+    uint64_t waited;
+
     if (r->notify)
         SL_TRY(sl_notify_ready(r->notify, "working", r->e));
     SL_TRY(tick(r)); /* hello */
@@ -185,7 +187,8 @@ static int loop(struct run *r)
         SL_TRY(tick(r));
         SL_TRY(sl_worker_refused(r->worker, r->e));
         /* `bye` could not be sent: nobody is there to hear it. */
-        if (r->n_signals && sl_boot_ms() - r->signal_ms > r->finish_ms + ALONE_MS)
+        waited = r->n_signals ? sl_boot_ms() - r->signal_ms : 0;
+        if (waited > (sl_worker_held(r->worker) ? r->finish_ms : 0) + ALONE_MS)
             break;
     }
     return send_all(r);

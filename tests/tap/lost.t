@@ -89,4 +89,12 @@ $j = wait_job(submit(demo_spec('alone')), 20);
 ok($j->{state} eq 'failed' && $j->{code} == 2 && $j->{error} =~ / and 512 threads: \d+ MiB are needed$/, 'with nobody else the job fails')
     or diag(explain($j));
 stop_one($_) for qw(small daemon);
+# A daemon that is gone without a word is not waited for by a worker that holds nothing and is told to end.
+start_one('daemon', args => ['--heartbeat', '5s', '--lease', '50s']);
+start_one('last');
+has_workers('last');
+kill_one('daemon');
+sleep 0.5; # until its socket has seen it
+signal_one('last', 'TERM');
+is(ended('last', 4), 0, 'it ends in order, in seconds');
 done_testing;
