@@ -1,5 +1,6 @@
 #include "proto/keyring.h"
 
+#include "proto/refusal.h"
 #include "proto/sync_folder.h"
 #include "proto/utf8.h"
 
@@ -54,8 +55,12 @@ static int open_lines(struct lines *l, const char *path, mode_t forbidden, const
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
+    char said[128];
 
     *l = (struct lines){.path = path};
+    if (fd < 0 && errno == EACCES)
+        return sl_fail(e, SL_EUSAGE, "%s: %s: chown it to that user, or name another: 'sluice keys' makes a key", path,
+                       sl_refusal(said, errno));
     if (fd < 0)
         return sl_fail(e, SL_EUSAGE, "%s: %s", path, strerror(errno));
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {

@@ -1,5 +1,7 @@
 #include "proto/source_file.h"
 
+#include "proto/refusal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -145,7 +147,7 @@ static int open_link(const char *dir, const char *path, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "%s: is a symbolic link to %s, outside the checkpoint's folder"
                        " and no Hugging Face cache; put the file itself there", path, real);
     fd = open(real, OPEN_FLAGS | O_NOFOLLOW);
-    return fd < 0 ? sl_fail(e, sl_source_code(errno), "%s: %s", real, strerror(errno)) : fd;
+    return fd < 0 ? sl_fail(e, sl_source_code(errno), "%s: %s", real, sl_refusal((char[128]){0}, errno)) : fd;
 }
 
 int64_t sl_source_mtime_ns(const struct stat *s)
@@ -172,7 +174,7 @@ static int check_regular(int fd, const char *path, struct sl_source_stat *st, st
     struct stat s;
 
     if (fstat(fd, &s) < 0)
-        return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", path, sl_refusal((char[128]){0}, errno));
     if (!S_ISREG(s.st_mode))
         return sl_fail(e, SL_ESOURCE, "%s: not a regular file", path);
     SL_TRY(check_downloaded(path, e));
@@ -192,7 +194,7 @@ int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
     f = open(path, OPEN_FLAGS | O_NOFOLLOW);
     if (f < 0)
         f = errno == ELOOP ? open_link(dir->path, path, e)
-                           : sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
+                           : sl_fail(e, sl_source_code(errno), "%s: %s", path, sl_refusal((char[128]){0}, errno));
     rc = f < 0 ? f : check_regular(f, path, st, e);
     if (rc == 0 && dir->roots)
         rc = sl_roots_check_fd(dir->roots, f, path, e);
@@ -210,7 +212,7 @@ int sl_source_open_path(const char *path, const struct sl_roots *roots, int *fd,
     int f = open(path, OPEN_FLAGS), rc;
 
     if (f < 0)
-        return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", path, sl_refusal((char[128]){0}, errno));
     rc = check_regular(f, path, st, e);
     if (rc == 0 && roots)
         rc = sl_roots_check_fd(roots, f, path, e);

@@ -1,5 +1,6 @@
 #include "worker/output.h"
 
+#include "proto/refusal.h"
 #include "proto/size_text.h"
 #include "proto/suffix.h"
 #include "proto/sync_folder.h"
@@ -305,7 +306,7 @@ int output_not_source(const struct output *o, const struct sl_checkpoint *ck, st
 int output_check_space(const struct output *o, struct sl_error *e)
 {
     uint64_t need = 1 << 20, have;
-    char a[32], b[32];
+    char a[32], b[32], said[128];
 
     for (uint32_t i = 0; !o->sparse && i < o->plan->n_segments; i++) {
         struct stat st;
@@ -315,8 +316,7 @@ int output_check_space(const struct output *o, struct sl_error *e)
         need += bytes > got ? bytes - got : 0;
     }
     if (access(o->dir, W_OK | X_OK) != 0)
-        return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir,
-                       strerror(errno));
+        return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir, sl_refusal(said, errno));
     SL_TRY(output_free_space(o, &have, e));
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",

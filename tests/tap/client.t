@@ -109,6 +109,16 @@ like(run('sh', '-c', "$SLUICE keys $dir/first --name n 2>&1")->{out}, qr/\Asubmi
 $r = run_ok('keys', $SLUICE, 'keys', "$dir/k", '--role', 'worker', '--name', 'w1');
 like($r->{out}, qr/^worker key \S{40} w1$/, 'a line for the allow-list');
 is((stat "$dir/k")[2] & 0777, 0600, 'the secret is closed to others');
+SKIP: {
+    my $mine = run(qw(mktemp -d /tmp/sluice_key_XXXXXX))->{out} =~ s/\n//r;
+    my @as = qw(setpriv --clear-groups --regid 4242 --reuid 4242);
+    run('sh', '-c', "cp $dir/k $dir/k.pub $mine; chmod 711 $mine");
+    my $r = $> ? { rc => 1 } : run(@as, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9', '--key', "$mine/k", '--server-key', "$mine/k.pub");
+    run('rm', '-r', $mine);
+    skip 'not root, or no other user gets to the program', 1 if $r->{rc} != 2;
+    like($r->{err}, qr{^sluice queue: $mine/k: Permission denied \(user id 4242\): chown it to that user, or name another: 'sluice keys' makes a key$},
+        'a key of another user');
+}
 my ($public) = slurp("$dir/k.pub") =~ /^public (\S+)/m;
 my ($secret) = slurp("$dir/k") =~ /^secret (\S+)/m;
 is(length $secret, 40, 'a secret in the file');

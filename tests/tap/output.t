@@ -64,7 +64,7 @@ SKIP: {
     is_deeply([ls($dir)], [sort keys %$four], 'nothing was begun');
     unlink glob "$dir/*";
     chmod 0755, $dir or die $!;
-    fails('a folder that this user may not write in', 1, qr/^sluice convert: \Q$dir\E: no file can be made in this folder: Permission denied$/, @as, @convert);
+    fails('a folder that this user may not write in', 1, qr/^sluice convert: \Q$dir\E: no file can be made in this folder: Permission denied \(user id 4242\)$/, @as, @convert);
 }
 
 # The source's own parts are no former set.
