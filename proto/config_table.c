@@ -52,7 +52,7 @@ static const struct sl_config_info keys[SL_CONFIG_KEYS] = {
     [SL_CONFIG_IO] = {"worker", "io", "SLUICE_IO", SL_CONFIG_IS_CHOICE, false, 0, 0,
         "auto|uring|pread", "auto", "how files are read; auto: io_uring where it is allowed"},
     [SL_CONFIG_AHEAD] = {"worker", "ahead", "SLUICE_AHEAD", SL_CONFIG_IS_NUMBER, false, 0, 63,
-        NULL, "2", "tasks that a worker holds beside the one in hand"},
+        NULL, "2", "tasks that a worker holds beside the one in hand; more where they are short"},
 };
 
 const struct sl_config_info *sl_config_info(enum sl_config_key k)

@@ -17,7 +17,7 @@ static const struct sl_config_option options[] = {
     {"threads", 't', SL_CONFIG_THREADS, "N", "compute threads; 0: all processors"},
     {"mem", 'm', SL_CONFIG_MEM, "SIZE", "memory that it may use (default 1Gi)"},
     {"name", 'n', SL_CONFIG_OWN, "NAME", "name for people, the same over restarts (default HOST-DEVICE)"},
-    {"ahead", 0, SL_CONFIG_AHEAD, "N", "tasks held beside the one in hand"},
+    {"ahead", 0, SL_CONFIG_AHEAD, "N", "tasks held beside the one in hand; more where they are short"},
     {"io", 0, SL_CONFIG_IO, "MODE", "auto, uring or pread"},
     {"key", 'k', SL_CONFIG_KEY, "FILE", "own key file, for tcp"},
     {"server-key", 0, SL_CONFIG_SERVER_KEY, "FILE", "the daemon's public key file, for tcp"},
