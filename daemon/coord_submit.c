@@ -1,6 +1,7 @@
 /* New jobs, the keys by which a repeated request is known, and jobs of before that may not be any more. */
 #include "daemon/coord_priv.h"
 
+#include "proto/gguf.h"
 #include "proto/recipe.h"
 #include "proto/tensor_hash.h"
 
@@ -115,6 +116,8 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
         return sl_fail(&a->why, SL_EUSAGE, "the jobs of a sweep have one source");
     if (!prefix[0] || strpbrk(prefix, "/\t\n\r") || prefix[0] == '.') /* the wire holds no others */
         return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a file's base name is expected", prefix);
+    if (sl_gguf_stem(prefix) != strlen(prefix)) /* another job's part may have that name */
+        return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a base name without .gguf and a part's number is expected", prefix);
     SL_TRY(paths_fit(spec, &a->why));
     SL_TRY(has_room(spec, &a->why));
     for (other = first; other != spec; other = other->next)

@@ -94,6 +94,21 @@ static void a_path_too_long_to_tell_is_refused(void **state)
     }
 }
 
+/* The files of one job have never the names of another's: "a-00001-of-00002" would be the first of two of "a". */
+static void a_part_is_no_prefix(void **state)
+{
+    static const char *const refused[] = {"a-00001-of-00002", "a.gguf", "a-00001-of-00002.gguf", "a/b", ".a", ""};
+    struct world *w = *state;
+
+    client(w, C);
+    for (unsigned i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"/s\",\"output\":\"/o\",\"prefix\":\"%s\","
+            "\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", i, refused[i]);
+        assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "base name"));
+    }
+    submit(w, C, "a-1-of-2", "");
+}
+
 /* A specification that fills a message leaves a grant no room beside it. */
 static void a_specification_without_room_is_refused(void **state)
 {
@@ -136,6 +151,7 @@ int main(void)
         TEST(a_sweep_reads_its_source_once),
         TEST(a_large_sweep_does_not_flood_a_worker),
         TEST(a_path_too_long_to_tell_is_refused),
+        TEST(a_part_is_no_prefix),
         TEST(a_specification_without_room_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
