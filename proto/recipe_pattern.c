@@ -15,13 +15,13 @@ struct sl_pattern {
     pcre2_match_data *data;
 };
 
-static int compile_regex(struct sl_pattern *p, bool ignore_case, struct sl_error *e)
+static int compile_regex(struct sl_pattern *p, bool option, struct sl_error *e)
 {
     int code;
     size_t at;
 
     p->code = pcre2_compile((PCRE2_SPTR)p->text, PCRE2_ZERO_TERMINATED,
-                            PCRE2_NEVER_BACKSLASH_C | (ignore_case ? PCRE2_CASELESS : 0), &code,
+                            PCRE2_NEVER_BACKSLASH_C | (option ? PCRE2_CASELESS | PCRE2_ALLOW_EMPTY_CLASS : 0), &code,
                             &at, NULL);
     if (!p->code && code == PCRE2_ERROR_HEAP_FAILED)
         return sl_no_memory(e);
@@ -42,7 +42,7 @@ static int compile_regex(struct sl_pattern *p, bool ignore_case, struct sl_error
     return 0;
 }
 
-int sl_pattern_compile(const char *text, bool regex, bool ignore_case, struct sl_pattern **out,
+int sl_pattern_compile(const char *text, bool regex, bool option, struct sl_pattern **out,
                        struct sl_error *e)
 {
     struct sl_pattern *p = calloc(1, sizeof *p);
@@ -54,7 +54,7 @@ int sl_pattern_compile(const char *text, bool regex, bool ignore_case, struct sl
         return sl_no_memory(e);
     }
     if (regex)
-        rc = compile_regex(p, ignore_case, e);
+        rc = compile_regex(p, option, e);
     if (rc < 0) {
         sl_pattern_free(p);
         return rc;

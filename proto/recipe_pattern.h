@@ -10,8 +10,9 @@ struct sl_pattern;
 
 /* Effect: compiles a glob ('*': any run of characters, '?': one; the whole
  * name must match) or, with regex, a PCRE2 expression that is searched in the
- * name. Matching is bounded. Errors: SL_EUSAGE with what is wrong and where. */
-int sl_pattern_compile(const char *text, bool regex, bool ignore_case, struct sl_pattern **out,
+ * name; with option as llama-quantize searches --tensor-type's: letter case does not
+ * count, and [] is a class of nothing. Matching is bounded. Errors: SL_EUSAGE with what is wrong and where. */
+int sl_pattern_compile(const char *text, bool regex, bool option, struct sl_pattern **out,
                        struct sl_error *e) SL_MUST_USE;
 void sl_pattern_free(struct sl_pattern *p);
 const char *sl_pattern_text(const struct sl_pattern *p);

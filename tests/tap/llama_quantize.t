@@ -50,6 +50,7 @@ my @cases = (
     ['Q3_K_M', ['--output-tensor-type', 'q5_k', '--token-embedding-type', 'Q8_0'], 'f32'],
     ['Q5_K_S', ['--tensor-type', 'ATTN_q_b=q8_0', '--tensor-type', 'blk\.[1-3]\.ffn_(up|gate)=iq4_nl', '--tensor-type', 'ffn_up=q2_k'], 'f32'],
     ['Q3_K_S', ['--pure', '--tensor-type', 'attn=q6_k'], 'f32'],
+    ['Q3_K_S', ['--tensor-type', '[]a]=q6_k', '--tensor-type', '[^]ffn_up=q8_0', '--tensor-type', '\\D{9}[A-z]_\\S=q5_0'], 'f32', undef, 'patterns as it reads them'],
     ['Q4_K_M', ['--prune-layers', '3,5,4'], 'f32'],
     ['Q4_K_M', ['--prune-layers', '0'], 'f32'],
     ['Q6_K', ['--override-kv', 'general.name=str:Another', '--override-kv', 'new.number=int:7', '--override-kv', 'new.yes=bool:true', '--override-kv', 'new.half=float:0.5'], 'f32'],
