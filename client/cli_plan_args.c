@@ -17,7 +17,7 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
         {"round-through", 0, POPT_ARG_STRING, &a->round_through, 0,
          "round weights to bf16 before they are quantized, as the two-step chain does", "bf16"},
         {"split-max-size", 0, POPT_ARG_STRING, &a->split_max_size, 0,
-         "largest size of one output file; 0: one file (default 48G)", "SIZE"},
+         "largest size of one output file, its header not counted; 0: one file (default 48G)", "SIZE"},
         {"split-max-tensors", 0, POPT_ARG_INT, &a->split_max_tensors, 0,
          "most tensors in one output file", "N"},
         {"no-tensor-first-split", 0, POPT_ARG_NONE, &a->no_tensor_first_split, 0,

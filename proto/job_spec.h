@@ -8,7 +8,7 @@
 
 struct cJSON;
 
-#define SL_SPLIT_DEFAULT 48000000000u  /* bytes of one output file, unless said */
+#define SL_SPLIT_DEFAULT 48000000000u  /* bytes of tensors in one output file, unless said */
 #define SL_TASK_BYTES_MIN 4096u
 
 /* Everything between a specification and its plan, opened and owned together. */
