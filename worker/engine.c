@@ -11,7 +11,7 @@
 
 #define THREADS_MAX 1024u
 #define THREAD_BYTES (2 * SL_MIB) /* of a job, for each thread that is not asked for */
-#define THREAD_TAKES (80u << 10) /* a compute thread's stack */
+#define THREAD_TAKES (128u << 10) /* a compute thread's stack: iq2_xxs takes most */
 
 void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t)
 {
