@@ -4,6 +4,22 @@
 
 #include "daemon/committer.h"
 
+#include <sys/syscall.h>
+
+static unsigned syncs;
+
+int fdatasync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
 static struct disk {
     struct sl_queue *q;
     bool busy, over, broken;
@@ -227,9 +243,23 @@ static void only_so_much_waits(void **state)
     assert_true(sl_coord_full(w->c));
 }
 
+/* Each time, not only when the log has grown. */
+static void what_is_acknowledged_is_synced(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    for (unsigned i = 0; i < 3; i++) {
+        syncs = 0;
+        submit(w, C, (const char *[]){"a", "b", "c"}[i], "");
+        assert_true(syncs > 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(what_is_acknowledged_is_synced),
         TEST(grants_leave_and_results_wait),
         TEST(a_grant_waits_for_what_it_rests_on),
         TEST(a_hello_keeps_its_place),
