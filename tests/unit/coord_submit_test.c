@@ -145,6 +145,41 @@ static void a_specification_without_room_is_refused(void **state)
     free(text);
 }
 
+static int below_data(void *user, const char *path, bool output, struct sl_error *e)
+{
+    (void)user;
+    (void)output;
+    return strncmp(path, "/data/", 6) == 0 ? 0 : sl_fail(e, SL_EUSAGE, "%s: not below /data", path);
+}
+
+/* Each path is asked about, and where all may be named the rest is looked at too. */
+static void what_may_not_be_named_is_refused(void **state)
+{
+    static const struct { const char *source, *output, *imatrix, *text, *said; } asked[] = {
+        {"/x/m", "/data/o", "/data/i", "default q4_k\\n", "/x/m: not below"},
+        {"/data/m", "/x/o", "/data/i", "default q4_k\\n", "/x/o: not below"},
+        {"/data/m", "/data/o", "/x/i", "default q4_k\\n", "/x/i: not below"},
+        {"/data/m", "/data/o", "/data/i", "default q4_z\\n", "q4_z"},
+        {"/data/m", "/data/o", "/data/i", "default q4_k\\n", NULL},
+        {"/data/m", "/data/o", "/data/i", "default q4_k\\n", "writes to /data/o/a already"},
+    };
+    struct world *w = *state;
+
+    world_stop(w);
+    w->check_path = below_data;
+    world_start(w);
+    client(w, C);
+    for (unsigned i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"%s\",\"output\":\"%s\",\"prefix\":\"a\","
+            "\"recipe\":\"r\",\"recipe_text\":\"%s\",\"options\":{\"imatrix\":\"%s\"}}]}", i, asked[i].source, asked[i].output,
+            asked[i].text, asked[i].imatrix);
+        if (!asked[i].said)
+            expect(w, C, SL_M_SUBMITTED);
+        else if (!strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), asked[i].said))
+            fail_msg("%u: not %s", i, asked[i].said);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -153,6 +188,7 @@ int main(void)
         TEST(a_path_too_long_to_tell_is_refused),
         TEST(a_part_is_no_prefix),
         TEST(a_specification_without_room_is_refused),
+        TEST(what_may_not_be_named_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,6 +33,7 @@ struct world {
     const char *user[PEERS];  /* NULL: "u" */
     bool background;          /* commits are made by a committer */
     bool slow;                /* their ends are not waited for */
+    int (*check_path)(void *user, const char *path, bool output, struct sl_error *e); /* NULL: all may be named */
     struct sl_error e;
 };
 
@@ -46,7 +47,7 @@ static void world_start(struct world *w)
     const struct sl_coord_opts o = {.heartbeat_ms = 1000, .lease_ms = 10000, .version = "t",
                                     .bytes_version = "1", .state_dir = "/x", .roots = roots, .n_roots = 1,
                                     .daemon_id = "000102030405060708090a0b0c0d0e0f",
-                                    .background = w->background, .wake_fd = -1};
+                                    .background = w->background, .wake_fd = -1, .check_path = w->check_path};
 
     if (sl_queue_open(w->path, &w->q, &w->e) < 0 || sl_coord_open(w->q, &o, w->now, &w->c, &w->e) < 0)
         fail_msg("%s", w->e.text);

@@ -127,6 +127,7 @@ static const char *word_of(struct sl_model *m, const char *recipe, const char *p
 }
 
 static const struct sl_recipe_opts plain = {.output_type = -1, .embedding_type = -1};
+static const struct sl_recipe_opts weighted = {.output_type = -1, .embedding_type = -1, .has_imatrix = true};
 static const struct sl_recipe_opts of_2025 = {.output_type = -1, .embedding_type = -1, .rules_2025 = true};
 
 static void test_dense(void **state)
@@ -143,6 +144,8 @@ static void test_dense(void **state)
     assert_string_equal(word_of(m, "q4_k_s", "attn_v", &plain), "5555444444444444");
     assert_string_equal(word_of(m, "q4_k_m", "output.weight", &plain), "64444444444444444");
     assert_string_equal(word_of(m, "q4_k_m", "token_embd", &plain), "4");
+    assert_string_equal(word_of(m, "iq3_xxs", "attn_q", &weighted), "2222222222222222");
+    assert_string_equal(word_of(m, "iq3_xxs", "attn_k", &weighted), "2222222222222222");
     free_small(m);
     m = small_model("qwen2", 16, 12, 12, 0, true);
     assert_string_equal(word_of(m, "q4_k_m", "token_embd", &plain), "6");
@@ -203,6 +206,25 @@ static void test_falcon(void **state)
     free_small(m);
 }
 
+/* llama.cpp's numbers, which general.file_type has. */
+static void test_file_types(void **state)
+{
+    static const struct { const char *name; uint32_t number; } want[] = {
+        {"f32", 0}, {"f16", 1}, {"q4_0", 2}, {"q4_1", 3}, {"q8_0", 7}, {"q5_0", 8}, {"q5_1", 9}, {"q2_k", 10}, {"q3_k_s", 11},
+        {"q3_k_m", 12}, {"q3_k_l", 13}, {"q4_k_s", 14}, {"q4_k_m", 15}, {"q5_k_s", 16}, {"q5_k_m", 17}, {"q6_k", 18},
+        {"iq2_xxs", 19}, {"iq2_xs", 20}, {"q2_k_s", 21}, {"iq3_xs", 22}, {"iq3_xxs", 23}, {"iq1_s", 24}, {"iq4_nl", 25},
+        {"iq3_s", 26}, {"iq3_m", 27}, {"iq2_s", 28}, {"iq2_m", 29}, {"iq4_xs", 30}, {"iq1_m", 31}, {"bf16", 32}, {"tq1_0", 36},
+        {"tq2_0", 37}, {"mxfp4_moe", 38}, {"q1_0", 40}, {"q2_0", 41},
+    };
+
+    (void)state;
+    for (uint32_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        assert_non_null(sl_mixture_by_name(want[i].name));
+        assert_int_equal(sl_mixture_file_type(sl_mixture_by_name(want[i].name)), want[i].number);
+    }
+    assert_null(sl_mixture_at(sizeof want / sizeof want[0]));
+}
+
 static void test_column_fallback(void **state)
 {
     (void)state;
@@ -228,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_80_layers_and_8_experts),
         cmocka_unit_test(test_falcon),
+        cmocka_unit_test(test_file_types),
         cmocka_unit_test(test_column_fallback),
     };
 
