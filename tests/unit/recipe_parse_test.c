@@ -204,6 +204,32 @@ static void test_options(void **state)
     assert_int_equal(word_of("default iq1_s", &o, word, &e), 0);
 }
 
+/* They have the embeddings' type, but where an option names them. */
+static void test_per_layer_embeddings(void **state)
+{
+    static const struct sl_type_override over[] = {{"per_layer_token", SL_TYPE_Q8_0}};
+    struct sl_recipe_opts o = plain;
+    struct sl_model *m = ten_layers();
+    struct sl_recipe *r;
+    struct sl_error e = {0};
+    int types[32];
+    uint32_t n;
+
+    (void)state;
+    strcpy(m->tensors[0].name, "per_layer_token_embd.weight");
+    o.embedding_type = SL_TYPE_Q5_K;
+    assert_int_equal(sl_recipe_parse("x", "x", "mixture q4_k_m", &r, &e), 0);
+    assert_int_equal(sl_recipe_assign(r, m, &o, types, &n, &e), 0);
+    assert_true(types[0] == SL_TYPE_Q5_K && types[1] == SL_TYPE_Q5_K && types[2] != SL_TYPE_Q5_K);
+    o.overrides = over;
+    o.n_overrides = 1;
+    assert_int_equal(sl_recipe_assign(r, m, &o, types, &n, &e), 0);
+    assert_true(types[0] == SL_TYPE_Q8_0 && types[1] == SL_TYPE_Q5_K);
+    sl_recipe_close(r);
+    free(m->tensors);
+    free(m);
+}
+
 static void test_load(void **state)
 {
     char dir[] = "/tmp/recipe_test_XXXXXX", path[64];
@@ -339,7 +365,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layers), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_limits), cmocka_unit_test(test_options), cmocka_unit_test(test_load),
+        cmocka_unit_test(test_limits), cmocka_unit_test(test_options),
+        cmocka_unit_test(test_per_layer_embeddings), cmocka_unit_test(test_load),
         cmocka_unit_test(test_idle),
     };
 
