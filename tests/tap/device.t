@@ -101,6 +101,7 @@ for my $how (['auto'], ['auto', '--threads', 1, '--mem', '64Mi', '--direct', 'on
 for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): (?:starting work|converting): uncorrectable ECC error.*lost to this process/],
               ['wait=9', 10, qr/cuda:0 \(emulated GPU\): converting: uncorrectable ECC error/],
               ['wait=1', 10, qr/cuda:0 \(emulated GPU\): (?:opening it|uploading the grids): uncorrectable ECC error/],
+              ['bad=9', 10, qr/GPU cuda:0 \(emulated GPU\): it reported weights that are not finite, and the processor finds none/],
               ['alloc=3', 10, qr/cuda:0 \(emulated GPU\): allocating its buffers: out of memory.*--vram/]) {
     my ($fault, $code, $words) = @$case;
     my $dir = scratch();

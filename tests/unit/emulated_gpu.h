@@ -12,6 +12,7 @@
  *   count=35                       asking for devices fails: the driver is older than the runtime
  *   count=999                      the same: the driver does not start
  *   flip=N                         the Nth launch ends with one wrong bit
+ *   bad=N                          the Nth launch reports an element that is not finite
  *   hang=N                         the Nth launch does not end */
 #ifndef SLUICE_TESTS_EMULATED_GPU_H
 #define SLUICE_TESTS_EMULATED_GPU_H
@@ -48,7 +49,7 @@ struct emulated_stream {
 };
 
 static struct {
-    _Atomic unsigned allocs, runs, waits, pins, launches, begun;
+    _Atomic unsigned allocs, runs, waits, pins, launches, reports, begun;
     _Atomic int lost;
     _Atomic uint64_t used;
 } emulated;
@@ -182,6 +183,8 @@ static void *emulated_stream_main(void *arg)
             s->err = EMULATED_LOST;
         if (op->kind == EMULATED_LAUNCH && emulated_due("flip", &emulated.launches))
             op->work.out[0] ^= 1;
+        if (op->kind == EMULATED_LAUNCH && emulated_due("bad", &emulated.reports))
+            *op->work.status = 1;
         free(op);
         pthread_mutex_lock(&s->lock);
         s->busy = s->head != NULL;
