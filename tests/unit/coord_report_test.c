@@ -47,6 +47,34 @@ static void a_later_verification_changes_no_end(void **state)
     }
 }
 
+/* When it was submitted, begun and ended; and by whom each step. */
+static void a_job_tells_its_times_and_workers(void **state)
+{
+    struct world *w = *state;
+    uint64_t t0 = w->now.wall_ms;
+    struct got g = {0};
+    unsigned steps = 0;
+    const cJSON *events, *x;
+
+    client(w, C);
+    worker(w, 1);
+    submit(w, C, "a", "");
+    w->now.wall_ms += 1000;
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    w->now.wall_ms += 1000;
+    prepared(w, 1, g, 1, 1);
+    run_all(w, 1);
+    assert_true(shown(w, "submitted") == t0 && shown(w, "ended") == t0 + 2000);
+    assert_true(shown(w, "started") > t0 && shown(w, "started") <= t0 + 2000);
+    say(w, C, "{\"v\":3,\"m\":\"logs\",\"job\":1}");
+    events = sl_get(expect(w, C, SL_M_LOG), "events");
+    cJSON_ArrayForEach(x, events)
+        if (sl_get_str(x, "worker"))
+            steps += strcmp(sl_get_str(x, "worker"), "n1") == 0;
+    assert_true(steps > 0);
+}
+
 static const cJSON *shown_worker(struct world *w)
 {
     say(w, C, "{\"v\":3,\"m\":\"workers\"}");
@@ -124,6 +152,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_later_verification_changes_no_end),
+        TEST(a_job_tells_its_times_and_workers),
         TEST(a_worker_is_at_what_it_holds),
         TEST(long_names_hide_no_queue),
     };
