@@ -113,7 +113,7 @@ static int check_layers(const struct sl_params *p, struct sl_error *e)
     if (!listed && every && !(cJSON_IsNumber(every) && every->valuedouble == 4))
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"no_rope_layer_interval\" is not 4, which llama.cpp's %s has", p->arch->name);
     for (uint64_t i = 0; i < p->num[SL_N_LAYER].u; i++) {
-        bool near = (i + 1) % SL_LLAMA4_PERIOD != 0;
+        bool near = (i + 1) % SL_WINDOW_PERIOD != 0;
 
         if (listed && !(cJSON_IsNumber(x) && (x->valuedouble != 0) == near))
             return odd_layer(p, "no_rope_layers", i, e);

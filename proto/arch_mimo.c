@@ -173,10 +173,11 @@ static int check_routing(struct sl_params *p, struct sl_error *e)
 }
 
 /* The base for windows: the first of its names that is there, be it null, unless rope_parameters has a part for each kind of layer. */
-static int read_theta(struct sl_params *p, const cJSON *rope, struct sl_error *e)
+int sl_arch_window_theta(struct sl_params *p, struct sl_error *e)
 {
     static const char *const names[] = {"local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"};
-    const cJSON *near = cJSON_GetObjectItemCaseSensitive(rope, "sliding_attention"), *from = p->config;
+    const cJSON *rope = cJSON_GetObjectItemCaseSensitive(p->config, "rope_parameters"), *from = p->config;
+    const cJSON *near = cJSON_GetObjectItemCaseSensitive(rope, "sliding_attention");
     const char *name = "rope_theta";
     double theta = NAN;
 
@@ -204,7 +205,7 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
     if (isnan(part))
         return sl_fail(e, SL_ESOURCE, "config.json has no \"partial_rotary_factor\", which %s needs", p->hf_class);
     SL_TRY(sl_arch_part_rope(p, part, e));
-    return read_theta(p, rope, e);
+    return sl_arch_window_theta(p, e);
 }
 
 /* Older names of the same number come earlier among the keys. */

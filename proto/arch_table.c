@@ -86,7 +86,7 @@ static int set_cached_layers(const struct sl_params *p, const char *key, uint64_
     int32_t values[SL_MAX_LAYER];
     uint64_t n = p->num[SL_N_LAYER].u;
 
-    if (!p->n_linear && !p->has_kinds)
+    if (!p->n_linear && !p->num[SL_N_HEAD_KV_WINDOW].have)
         return sl_kvs_set_u32(kvs, key, (uint32_t)v);
     for (uint64_t i = 0; i < n; i++)
         values[i] = p->linear[i] ? 0 : (int32_t)(p->kinds[i] & SL_LAYER_WINDOW ? p->num[SL_N_HEAD_KV_WINDOW].u : v);
@@ -97,7 +97,7 @@ static int set_windows(const struct sl_params *p, const char *key, enum sl_gguf_
 {
     int32_t values[SL_MAX_LAYER];
     uint8_t bools[SL_MAX_LAYER];
-    uint64_t n = p->num[SL_N_LAYER].u;
+    uint64_t n = p->num[p->num[SL_N_WINDOW_LIST].have ? SL_N_WINDOW_LIST : SL_N_LAYER].u;
 
     for (uint64_t i = 0; i < n; i++)
         values[i] = bools[i] = (p->kinds[i] & SL_LAYER_WINDOW) != 0;
@@ -183,10 +183,9 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
 
     SL_TRY(set_keys(p, common_keys, kvs, e));
     SL_TRY(set_keys(p, p->arch->keys ? p->arch->keys : usual_keys, kvs, e));
-    if (!p->n_indexer_types)
-        return 0;
-    snprintf(key, sizeof key, "%s.attention.indexer.types", p->arch->name);
-    if (sl_kvs_set_arr(kvs, key, SL_KV_BOOL, p->indexer_full, p->n_indexer_types) < 0)
+    snprintf(key, sizeof key, "%s.%s", p->arch->name, p->arch->says_no_scaling ? "rope.scaling.type" : "attention.indexer.types");
+    if ((p->arch->says_no_scaling && sl_kvs_set_str(kvs, key, "none") < 0) ||
+        (p->n_indexer_types && sl_kvs_set_arr(kvs, key, SL_KV_BOOL, p->indexer_full, p->n_indexer_types) < 0))
         return sl_fail(e, SL_EFAIL, "out of memory for the key %s", key);
     return 0;
 }

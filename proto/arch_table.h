@@ -37,7 +37,7 @@ enum sl_num {
     SL_N_FULL_EVERY, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
     SL_N_ROPE_THETA_WINDOW, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE, SL_N_MOE_EVERY, SL_N_MOE_STEP, SL_N_CLAMPS, SL_N_CLAMPS_SHARED,
     SL_N_ROPE_FACTOR_LATE, SL_N_ROPE_ORIG_LATE, SL_N_YARN_FAST_LATE, SL_N_YARN_SLOW_LATE, SL_N_TEMPERATURE, SL_N_TEMPERATURE_LENGTH,
-    SL_N_DEEPSTACK,
+    SL_N_DEEPSTACK, SL_N_WINDOW_LIST,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
@@ -114,7 +114,8 @@ struct sl_key_tmpl {
     enum sl_gguf_type type;
     enum sl_num num;
     /* a value, as many of it as layers, sl_params.ratios or sections, the value for layers with a cache and 0 for the
-     * others (where sl_params.kinds are known: of keys' heads, those of each layer), 1 for layers of a window and 0 for the others, heads of
+     * others (where sl_params.kinds are known: of keys' heads, those of each layer), 1 for layers of a window and 0 for the others (of the first
+     * SL_N_WINDOW_LIST layers where that is known), heads of
      * each layer where SL_N_HEAD_WINDOW is known, or sl_params.clamps */
     enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS, SL_KEY_WINDOWS, SL_KEY_HEADS, SL_KEY_CLAMPS } form;
 };
@@ -236,10 +237,11 @@ struct sl_arch {
     bool space_prefix;    /* writes tokenizer.ggml.add_space_prefix */
     /* tensors, each between spaces, whose products llama.cpp multiplies by a scale of the whole beside them; NULL: none */
     const char *own_scales;
+    bool says_no_scaling; /* its last key says that the rotary embedding is not scaled */
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_exaone_moe, sl_arch_glm_dsa,
     sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
     sl_arch_qwen3moe, sl_arch_qwen3vl, sl_arch_qwen3vlmoe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
     sl_arch_mistral_large3, sl_arch_llama4;
@@ -297,6 +299,8 @@ int sl_rope_float(const struct sl_params *p, const char *name, double *v, struct
 int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Errors: SL_EUNSUPPORTED when partial_rotary_factor is not 1. */
 int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Effect: the base for layers of a window, where config.json has one of their own (arch_mimo.c). Errors: SL_ESOURCE. */
+int sl_arch_window_theta(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Errors: SL_ESOURCE when config.json has no rope_theta. */
 int sl_arch_need_theta(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Effect: the rows of a head that are rotated, by their part of all. Errors: SL_ESOURCE (an odd number, or none). */

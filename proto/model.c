@@ -366,7 +366,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->mla_only = p->arch->mla_only;
     hp->n_layer = n[SL_N_LAYER].u;
     hp->n_head = n[p->kinds[0] & SL_LAYER_WINDOW && n[SL_N_HEAD_WINDOW].have ? SL_N_HEAD_WINDOW : SL_N_HEAD].u;
-    hp->n_head_kv = p->linear[0] ? 0 : n[p->kinds[0] & SL_LAYER_WINDOW ? SL_N_HEAD_KV_WINDOW : SL_N_HEAD_KV].u;
+    hp->n_head_kv = p->linear[0] ? 0 : n[p->kinds[0] & SL_LAYER_WINDOW && n[SL_N_HEAD_KV_WINDOW].have ? SL_N_HEAD_KV_WINDOW : SL_N_HEAD_KV].u;
     hp->n_expert = n[SL_N_EXPERT].u;
     hp->n_layer_dense = n[SL_N_DENSE].u;
     hp->moe_step = n[SL_N_MOE_STEP].u;

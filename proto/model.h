@@ -8,8 +8,8 @@
 
 #define SL_FINE 4     /* DeepSeek-V4's two ways to compress: tokens to one */
 #define SL_COARSE 128
-#define SL_LLAMA4_PERIOD 4      /* of so many layers of Llama-4 the last looks at all tokens, ... */
-#define SL_LLAMA4_CHUNK 8192    /* ... the others at chunks of so many */
+#define SL_WINDOW_PERIOD 4      /* of so many layers the last looks at all tokens, the others at some: Llama-4, K-EXAONE */
+#define SL_LLAMA4_CHUNK 8192    /* of Llama-4 at chunks of so many */
 #define SL_KEY_PRUNED "sluice.pruned_layers" /* u32s: those of the source that an output lacks */
 
 enum sl_layout { SL_LAYOUT_MLA = 0, SL_LAYOUT_LEGACY = 1 };

@@ -218,20 +218,21 @@ static void set_dense_last(struct sl_model *m)
             hp->n_dense_last = 0;
 }
 
-/* Llama-4's layers have no list; a key may say that all look at all tokens. */
-static int set_chunked(struct sl_model *m, struct sl_error *e)
+/* Layers that look at so many tokens by an interval, not by a list; 0: all look at all. */
+static int set_periodic(struct sl_model *m, uint64_t window, struct sl_error *e)
 {
     struct sl_hparams *hp = &m->hp;
 
-    if (!hp->n_layer || hp->n_layer > SL_MAX_LAYER || !number(m, "attention.sliding_window", SL_LLAMA4_CHUNK))
+    if (!hp->n_layer || hp->n_layer > SL_MAX_LAYER || !window)
         return 0;
     m->near = calloc(hp->n_layer, 1);
     if (!m->near)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " layers", hp->n_layer);
-    hp->near_window = SL_LLAMA4_CHUNK;
+    hp->near_window = window;
     hp->n_head_kv_near = hp->n_head_kv_far = hp->n_head_kv;
-    for (uint64_t i = 0; i < hp->n_layer; i++)
-        m->near[i] = (i + 1) % SL_LLAMA4_PERIOD != 0;
+    for (uint64_t i = 0; i + hp->n_nextn < hp->n_layer; i++)
+        m->near[i] = (i + 1) % SL_WINDOW_PERIOD != 0;
+    set_dense_last(m);
     return 0;
 }
 
@@ -242,8 +243,10 @@ int sl_model_set_near(struct sl_model *m, struct sl_error *e)
     const struct sl_kv *heads = layer_list(m, "attention.head_count_kv");
     struct sl_hparams *hp = &m->hp;
 
-    if (strcmp(m->arch, sl_arch_llama4.name) == 0)
-        return set_chunked(m, e);
+    if (strcmp(m->arch, sl_arch_llama4.name) == 0) /* a key may say that all layers look at all tokens */
+        return set_periodic(m, number(m, "attention.sliding_window", SL_LLAMA4_CHUNK) ? SL_LLAMA4_CHUNK : 0, e);
+    if (strcmp(m->arch, sl_arch_exaone_moe.name) == 0)
+        return set_periodic(m, number(m, "attention.sliding_window", 0), e);
     if ((!step && strcmp(m->arch, sl_arch_mimo2.name) != 0) || !windows || !hp->n_layer)
         return 0;
     m->near = calloc(hp->n_layer, 1);

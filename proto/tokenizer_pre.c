@@ -34,6 +34,8 @@ static const struct { const char *pre; const char *rules[8]; } known[] = {
     {"qwen2", {CONTRACTIONS "\\p{N}" WORDS_REST}},
     {"qwen35", {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*"
                 "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
+    {"exaone-moe", {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?"
+                    "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}},
     {"bailingmoe", {"'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]"
                     "|\\s+(?!\\S)|\\s+"}},
     {"deepseek-llm",
@@ -154,8 +156,8 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Ling, MiniMax-M2, Qwen, Llama 3 and 4", r.odd);
+                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Llama 3 and 4", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Ling, MiniMax-M2, Qwen, Llama 3 and 4", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Llama 3 and 4", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }
