@@ -1,6 +1,7 @@
 /* GLM-4.5, 4.5-Air, 4.6, 4.7: attention with plain heads, biases on q, k and v, norms on the heads of
  * q and k (not in 4.5-Air); many experts, routed by sigmoid, and a shared one; a layer for multi-token
- * prediction, kept behind the others. No permutation. */
+ * prediction, kept behind the others. No permutation. GLM-4.5V and 4.6V: the same within a model that sees, the rotary
+ * embedding in sections, without that layer. Solar-Open: the same without biases and norms on heads, with a tokenizer of its own. */
 #include "proto/arch_table.h"
 
 #include <math.h>
@@ -47,19 +48,24 @@ static const struct sl_field moe_fields[] = {
     SL_END_FIELDS,
 };
 
-static void take_class_defaults(struct sl_params *p)
+/* What the configuration classes take for what is absent; those that see have biases, too. Returns whether. */
+static bool take_class_defaults(struct sl_params *p)
 {
     static const struct { enum sl_num num; double v; } missing[] = {
-        {SL_N_CTX, 131072}, {SL_N_HEAD_KV, 8}, {SL_N_RMS_EPS, 1e-5}, {SL_N_EXPERT, 128}, {SL_N_EXPERT_USED, 8},
+        {SL_N_HEAD_KV, 8}, {SL_N_RMS_EPS, 1e-5}, {SL_N_EXPERT, 128}, {SL_N_EXPERT_USED, 8},
         {SL_N_SHARED, 1}, {SL_N_MOE_FF, 1408}, {SL_N_DENSE, 1}, {SL_N_GROUP, 1}, {SL_N_GROUP_USED, 1},
         {SL_N_EXPERT_SCALE, 1}, {SL_N_EXPERT_NORM, 1},
     };
     const char *type = sl_config_str(p->config, "model_type");
 
-    if (!type || strcmp(type, "glm4_moe") != 0)
-        return;
+    bool sees = type && strcmp(type, "glm4v_moe") == 0;
+
+    if (!sees && !(type && strcmp(type, "glm4_moe") == 0))
+        return false;
+    sl_field_default(p, SL_N_CTX, sees ? 65536 : 131072);
     for (size_t i = 0; i < sizeof missing / sizeof *missing; i++)
         sl_field_default(p, missing[i].num, missing[i].v);
+    return sees;
 }
 
 static int derive_experts(struct sl_params *p, struct sl_error *e)
@@ -83,12 +89,16 @@ static int derive_routing(struct sl_params *p, struct sl_error *e)
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
-    take_class_defaults(p);
+    bool biases = take_class_defaults(p);
+
     SL_TRY(sl_arch_plain_attention(p, e));
     SL_TRY(sl_arch_half_rope(p, e));
+    SL_TRY(sl_arch_sections(p, e));
+    if (p->num[SL_N_DENSE].u)
+        SL_TRY(sl_arch_need(p, SL_N_FF, e));
     SL_TRY(derive_experts(p, e));
     SL_TRY(derive_routing(p, e));
-    if (sl_config_bool(p->config, "attention_bias", false))
+    if (sl_config_bool(p->config, "attention_bias", biases))
         p->when |= SL_W_BIAS;
     if (sl_config_bool(p->config, "use_qk_norm", false))
         p->when |= SL_W_HEAD_NORM;
@@ -108,7 +118,8 @@ static const struct sl_key_tmpl keys[] = {
     SL_END_KEYS,
 };
 
-static const char *const classes[] = {"Glm4MoeForCausalLM", NULL};
+static const char *const classes[] = {"Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration", NULL};
+static const char *const solar_classes[] = {"SolarOpenForCausalLM", NULL};
 
 const struct sl_arch sl_arch_glm4_moe = {
     .name = "glm4moe",
@@ -119,5 +130,31 @@ const struct sl_arch sl_arch_glm4_moe = {
     .keys = keys,
     .derive = derive,
     .tokens = SL_TOKENS_GLM,
+    .output_if_there = true,
+};
+
+/* Its newer configuration class has no width of dense layers, of which there are none. */
+static const struct sl_field solar_fields[] = {
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
+    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
+    {SL_N_FF, "intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
+    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
+    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
+    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
+    SL_END_FIELDS,
+};
+
+const struct sl_arch sl_arch_solar_open = {
+    .name = "glm4moe",
+    .classes = solar_classes,
+    .fields = solar_fields,
+    .more_fields = moe_fields,
+    .tensors = tensors,
+    .keys = keys,
+    .derive = derive,
+    .tokens = SL_TOKENS_SOLAR,
     .output_if_there = true,
 };

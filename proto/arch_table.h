@@ -182,6 +182,7 @@ struct sl_params {
 enum sl_tokens {
     SL_TOKENS_USUAL,
     SL_TOKENS_GLM,     /* its pre-tokenizer, and its names of special tokens */
+    SL_TOKENS_SOLAR,   /* the same of Solar-Open, whose rules are Qwen2's */
     SL_TOKENS_MINIMAX, /* the one with MiniMax-M2's pre-tokenizer */
     SL_TOKENS_TEKKEN,  /* Mistral's own file */
     SL_TOKENS_LING,    /* Ling's pre-tokenizer has the name of Ling 2.0's */
@@ -242,7 +243,7 @@ struct sl_arch {
 };
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_exaone_moe, sl_arch_glm_dsa,
-    sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
+    sl_arch_glm4_moe, sl_arch_solar_open, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
     sl_arch_qwen3moe, sl_arch_qwen3vl, sl_arch_qwen3vlmoe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
     sl_arch_mistral_large3, sl_arch_llama4;
 

@@ -1,5 +1,5 @@
-/* Models that see and have a text model inside (Kimi-K2.5, K3, Llama-4, MiniMax-M3, Qwen3.5, Qwen3-VL): the text model's entries are config.json's
- * "text_config", its tensors have names of their own. And other names that a model's tensors may have. */
+/* Models that see and have a text model inside (GLM-4.5V, Kimi-K2.5, K3, Llama-4, MiniMax-M3, Qwen3.5, Qwen3-VL): the text model's
+ * entries are config.json's "text_config", its tensors have names of their own. And other names that a model's tensors may have. */
 #include "proto/checkpoint_priv.h"
 
 #include <cjson/cJSON.h>
@@ -37,7 +37,7 @@ static bool append(cJSON *to, const cJSON *object, const char *but)
 
 /* As the converter reads it: of two entries with one name the text model's, which is first here. But
  * model_type stays the whole model's, for which the library that llama.cpp asks for (transformers 4.57)
- * has no class with defaults, but for Qwen3-VL (arch_qwen_vl.c). */
+ * has no class with defaults, but for Qwen3-VL (arch_qwen_vl.c) and GLM-4.5V (arch_glm4_moe.c). */
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
 {
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(ck->config, "text_config");
@@ -46,7 +46,7 @@ int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
 
     if (strcmp(class, "KimiK25ForConditionalGeneration") != 0 && strcmp(class, "KimiK3ForConditionalGeneration") != 0 &&
         strcmp(class, "MiniMaxM3SparseForConditionalGeneration") != 0 && strcmp(class, "Step3p7ForConditionalGeneration") != 0 &&
-        strcmp(class, "Llama4ForConditionalGeneration") != 0 &&
+        strcmp(class, "Llama4ForConditionalGeneration") != 0 && strcmp(class, "Glm4vMoeForConditionalGeneration") != 0 &&
         strcmp(class, "Qwen3VLForConditionalGeneration") != 0 && strcmp(class, "Qwen3VLMoeForConditionalGeneration") != 0 &&
         !(strncmp(class, "Qwen3_5", 7) == 0 && text))
         return 0;

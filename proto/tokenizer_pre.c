@@ -145,6 +145,8 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
         *pre = "deepseek-r1-qwen";
     if (*pre && arch && arch->tokens == SL_TOKENS_GLM && strcmp(*pre, "llama-bpe") == 0)
         *pre = "glm4";
+    if (*pre && arch && arch->tokens == SL_TOKENS_SOLAR && strcmp(*pre, "qwen2") == 0)
+        *pre = "solar-open";
     if (*pre && arch && arch->tokens == SL_TOKENS_V4 && strcmp(*pre, "deepseek-v3") == 0 &&
         !begins_texts(tokenizer, config, model))
         *pre = "joyai-llm";
@@ -156,8 +158,8 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Llama 3 and 4", r.odd);
+                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Solar-Open, Llama 3 and 4", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Llama 3 and 4", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Solar-Open, Llama 3 and 4", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }

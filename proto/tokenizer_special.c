@@ -264,20 +264,22 @@ static bool listed(const struct sl_kvs *kvs, const char *text, uint32_t *id)
     return false;
 }
 
-/* In the converter's order. */
-static int read_glm(struct special *s, const cJSON *tokenizer, const struct sl_kvs *kvs, struct sl_error *e)
+/* Tokens that a family's models have by name, in the converter's order. */
+static int read_named(struct special *s, const cJSON *tokenizer, bool solar, const struct sl_kvs *kvs, struct sl_error *e)
 {
-    static const struct { int type; const char *text; } glm[] = {
-        {BOS, "[gMASK]"}, {EOT, "<|user|>"}, {UNK, "<|endoftext|>"}, {EOM, "<|observation|>"},
+    static const struct { int type; const char *text; } named[2][4] = {
+        {{BOS, "[gMASK]"}, {EOT, "<|user|>"}, {UNK, "<|endoftext|>"}, {EOM, "<|observation|>"}},
+        {{EOS, "<|endoftext|>"}, {EOT, "<|endoftext|>"}, {UNK, "<unk>"}, {BOS, "<|startoftext|>"}},
     };
 
-    for (size_t i = 0; i < sizeof glm / sizeof *glm; i++) {
+    for (size_t i = 0; i < 4; i++) {
+        const char *text = named[solar][i].text;
         uint32_t id;
 
-        if (!find_added(tokenizer, glm[i].text) || !listed(kvs, glm[i].text, &id))
-            return sl_fail(e, SL_ESOURCE, "tokenizer.json: \"added_tokens\" lacks '%s', which GLM's models have; is it of the "
-                           "same model?", glm[i].text);
-        take_id(s, glm[i].type, id);
+        if (!find_added(tokenizer, text) || !listed(kvs, text, &id))
+            return sl_fail(e, SL_ESOURCE, "tokenizer.json: \"added_tokens\" lacks '%s', which %s models have; is it of the "
+                           "same model?", text, solar ? "Solar's" : "GLM's");
+        take_id(s, named[solar][i].type, id);
     }
     return 0;
 }
@@ -331,8 +333,8 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
         tokenizer_config = NULL; /* an empty object counts as none */
     find_special(&s, tokenizer, tokenizer_config, config);
     s.add[BOS] |= arch && arch->adds_bos;
-    if (arch && arch->tokens == SL_TOKENS_GLM)
-        SL_TRY(read_glm(&s, tokenizer, kvs, e));
+    if (arch && (arch->tokens == SL_TOKENS_GLM || arch->tokens == SL_TOKENS_SOLAR))
+        SL_TRY(read_named(&s, tokenizer, arch->tokens == SL_TOKENS_SOLAR, kvs, e));
     for (int i = 0; i < s.n_id && rc == 0; i++)
         if (types[s.id_order[i]].id_key)
             rc = sl_kvs_set_u32(kvs, types[s.id_order[i]].id_key, s.id[s.id_order[i]]);

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Turns generated checkpoints into other models' forms.
 
-  model_forms.py wrap DIR   one in Kimi-K2's form, or MiniMax-M3's, into that of Kimi-K2.5, or of M3 as it was published: the
-                            text model inside, tensors of a vision part beside it
+  model_forms.py wrap DIR   one in Kimi-K2's form, MiniMax-M3's or GLM-4.5's into that of Kimi-K2.5, of M3 as it was published or of
+                            GLM-4.5V: the text model inside, tensors of a vision part beside it
   model_forms.py glm DIR    one in DeepSeek-V3.2's, in one shard, into GLM-5.2's: an indexer in some layers, the last one's
                             embedding and head left out, GLM's tokens
   model_forms.py flash DIR  one in DeepSeek-V3's, not quantized, into GLM-4.7-Flash's
+  model_forms.py solar DIR  one in GLM-4.5's, not quantized, in one shard, without norms on heads, into Solar-Open's
   model_forms.py join DIR   one whose experts are apart, not quantized, in one shard, into one with a layer's in two tensors
 """
 import argparse
@@ -46,9 +47,9 @@ def write_shard(path, tensors):
 def cmd_wrap(a):
     path_c = os.path.join(a.dir, "config.json")
     text = json.load(open(path_c))
-    m3 = text["architectures"][0].startswith("MiniMaxM3")
+    m3, glm = (text["architectures"][0].startswith(k) for k in ("MiniMaxM3", "Glm4Moe"))
     sees = [("vision_tower.vision_model.pre_layrnorm.weight", [24]), ("multi_modal_projector.linear_1.weight", [6, 4]),
-            ("patch_merge_mlp.linear_2.bias", [24])] if m3 else \
+            ("patch_merge_mlp.linear_2.bias", [24])] if m3 else [("model.visual.embeddings.position_embedding.weight", [6, 4]), ("model.visual.merger.norm.bias", [24])] if glm else \
         [("vision_tower.encoder.blocks.0.wqkv.weight", [6, 4]), ("mm_projector.proj.0.bias", [24])]
     names = sorted(n for n in os.listdir(a.dir) if n.endswith(".safetensors"))
     for name in names:
@@ -56,7 +57,7 @@ def cmd_wrap(a):
         data = open(path, "rb").read()
         n = int.from_bytes(data[:8], "little")
         old, data = json.loads(data[8:8 + n]), data[8 + n:]
-        new = {"language_model." + k: v for k, v in old.items() if k != "__metadata__"}
+        new = {k.replace("model.", "model.language_model.", 1) if glm else "language_model." + k: v for k, v in old.items() if k != "__metadata__"}
         if name == names[-1]:
             for k, shape in sees:
                 new[k] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(data), len(data) + 48]}
@@ -69,10 +70,16 @@ def cmd_wrap(a):
         outer = {k: text.pop(k) for k in ("quantization_config", "torch_dtype")}
         text.pop("model_type")
         outer.update(architectures=["MiniMaxM3SparseForConditionalGeneration"], model_type="minimax_m3_vl")
+    elif glm:
+        outer = {k: text.pop(k) for k in ("quantization_config",) if k in text}
+        for k in ("num_nextn_predict_layers", "architectures"):
+            text.pop(k)
+        text.update(model_type="glm4v_moe_text", rope_scaling={"rope_type": "default", "mrope_section": [4, 6, 6]})
+        outer.update(architectures=["Glm4vMoeForConditionalGeneration"], model_type="glm4v_moe", tie_word_embeddings=False)
     else:
         outer = {k: text[k] for k in ("bos_token_id", "eos_token_id")}
         outer.update(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", tie_word_embeddings=False)
-    outer.update(text_config=text, hidden_size=1, vision_config={"hidden_size": 1152}, rope_theta=1.0)
+    outer.update(text_config=text, vision_config={"hidden_size": 1152}, **({} if glm else {"hidden_size": 1, "rope_theta": 1.0}))
     json.dump(outer, open(path_c, "w"))
 
 
@@ -125,6 +132,22 @@ def cmd_flash(a):
     give_glm_tokens(a.dir)
 
 
+def cmd_solar(a):
+    path, path_c, path_t, path_tc = (os.path.join(a.dir, n) for n in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"))
+    write_shard(path, {k: v for k, v in read_shard(path).items() if not k.endswith("_proj.bias")})
+    c, t = json.load(open(path_c)), json.load(open(path_t))
+    for k in ("num_nextn_predict_layers", "n_group", "topk_group", "use_qk_norm", "attention_bias"):
+        c.pop(k)
+    c.update(architectures=["SolarOpenForCausalLM"], model_type="solar_open", partial_rotary_factor=1.0, rope_theta=1000000,
+             eos_token_id=[2, 24, 25], rope_scaling={"factor": 2.0, "original_max_position_embeddings": 65536, "type": "yarn"})
+    json.dump(c, open(path_c, "w"))
+    for token, name in zip(t["added_tokens"], ["<unk>", "<|startoftext|>", "<|endoftext|>", "<|end|>"]):
+        token.update(content=name)
+    t["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = GLM_RULE.replace("{1,3}", "")
+    json.dump(t, open(path_t, "w"))
+    json.dump({"eos_token": "<|end|>", "pad_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}, open(path_tc, "w"))
+
+
 def cmd_join(a):
     path = os.path.join(a.dir, "model.safetensors")
     old = read_shard(path)
@@ -140,7 +163,7 @@ def cmd_join(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["wrap", "glm", "flash", "join"])
+    p.add_argument("verb", choices=["wrap", "glm", "flash", "solar", "join"])
     p.add_argument("dir")
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)

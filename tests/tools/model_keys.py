@@ -5,7 +5,7 @@ nothing with Sluice.
   model_keys.py v32 DIR FILE.gguf      FILE's are those of DeepSeek-V3.2, but for the tokenizer
   model_keys.py glm DIR FILE.gguf      those of GLM-5.2, with the tokenizer
   model_keys.py flash DIR FILE.gguf    of GLM-4.7-Flash
-  model_keys.py glm4 DIR FILE.gguf     of GLM-4.5 and those after it
+  model_keys.py glm4 DIR FILE.gguf     of GLM-4.5 and those after it, of GLM-4.5V and of Solar-Open
   model_keys.py minimax DIR FILE.gguf  of MiniMax-M2 and M3
   model_keys.py ling DIR FILE.gguf     of Ling 2.0
   model_keys.py qwen3 DIR FILE.gguf    of Qwen3, with experts or without, but for the tokenizer
@@ -82,7 +82,7 @@ def glm_tokenizer(folder):
     special = [("eos", ids["<|endoftext|>"]), ("padding", ids["<|endoftext|>"]), ("bos", ids["[gMASK]"]), ("eot", ids["<|user|>"]),
                ("unknown", ids["<|endoftext|>"]), ("eom", ids["<|observation|>"])]
     path = os.path.join(folder, "chat_template.jinja")
-    return tokenizer_keys(folder, "glm4", c["vocab_size"]) + [
+    return tokenizer_keys(folder, "glm4", c.get("text_config", c)["vocab_size"]) + [
         *((f"tokenizer.ggml.{k}_token_id", v) for k, v in special),
         *([("tokenizer.chat_template", open(path).read())] if os.path.exists(path) else [])]
 
@@ -100,16 +100,32 @@ def expected_indexed(folder, mtp, arch):
     return [(arch + k, v) for k, v in deepseek_keys(c) + more]
 
 
+def solar_tokenizer(folder):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    ids = {x["content"]: x["id"] for x in json.load(open(os.path.join(folder, "tokenizer.json")))["added_tokens"]}
+    keys = special_keys(folder)
+    special = dict(x for x in keys if x[0].endswith("_token_id"))
+    for kind, text in (("eos", "<|endoftext|>"), ("eot", "<|endoftext|>"), ("unknown", "<unk>"), ("bos", "<|startoftext|>")):
+        special.setdefault(f"tokenizer.ggml.{kind}_token_id", ids[text])
+    return tokenizer_keys(folder, "solar-open", c["vocab_size"]) + [*special.items()] + [x for x in keys if x[0] not in special]
+
+
 def expected_glm4(folder, mtp):
     c = json.load(open(os.path.join(folder, "config.json")))
+    c = {**c, **c.get("text_config", {})}
+    solar, mtp = c["model_type"] == "solar_open", mtp and "num_nextn_predict_layers" in c
     nextn = c["num_nextn_predict_layers"] if mtp else 0
+    scaling = c.get("rope_scaling") or {}
+    yarn = [("rope.scaling.type", "yarn"), ("rope.scaling.factor", scaling["factor"]),
+            ("rope.scaling.original_context_length", scaling["original_max_position_embeddings"])] if "factor" in scaling else []
+    sections = [("rope.dimension_sections", scaling["mrope_section"] + [0])] if "mrope_section" in scaling else []
     gating = [("expert_gating_func", 2)]
     keys = [("block_count", c["num_hidden_layers"] + nextn), ("context_length", c["max_position_embeddings"]),
             ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
-            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"]),
+            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"]), *yarn, *sections,
             ("rope.freq_base", float(c["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
             ("expert_count", c["n_routed_experts"]), ("expert_used_count", c["num_experts_per_tok"]),
-            ("expert_group_count", c["n_group"]), ("expert_group_used_count", c["topk_group"]),
+            *([("expert_group_count", c["n_group"]), ("expert_group_used_count", c["topk_group"])] if "n_group" in c else []),
             *(gating if "scoring_func" in c else []),
             ("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"]),
             ("rope.dimension_count", int(c["head_dim"] * c["partial_rotary_factor"])),
@@ -117,7 +133,7 @@ def expected_glm4(folder, mtp):
             ("leading_dense_block_count", c["first_k_dense_replace"]), *([] if "scoring_func" in c else gating),
             ("expert_weights_scale", float(c["routed_scaling_factor"])), ("expert_weights_norm", c["norm_topk_prob"]),
             *([("nextn_predict_layers", nextn)] if mtp else [])]
-    return [("glm4moe." + k, v) for k, v in keys] + glm_tokenizer(folder)
+    return [("glm4moe." + k, v) for k, v in keys] + (solar_tokenizer if solar else glm_tokenizer)(folder)
 
 
 def expected_ling(folder, mtp):

@@ -181,7 +181,7 @@ def tensors(ck, layout):
     c = ck.config
     arch = c["architectures"][0]
     v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM", "Glm4MoeLiteForCausalLM")
-    glm4, ling = arch == "Glm4MoeForCausalLM", arch == "BailingMoeV2ForCausalLM"
+    glm4, ling = arch in ("Glm4MoeForCausalLM", "SolarOpenForCausalLM"), arch == "BailingMoeV2ForCausalLM"
     table = V32 if v32 else GLM4 if glm4 else LING if ling else DEEPSEEK if arch.startswith("Deepseek") else \
         MINIMAX if arch.startswith("MiniMax") else DENSE
     layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 or glm4 or ling else 0)
