@@ -181,6 +181,10 @@ PLACED := sluiced.service:systemd/system/sluiced.service sluice-worker@.service:
 quoted   = '$(subst ','\'',$(1))'
 in_place = $(subst |,\|,$(subst &,\&,$(subst $(empty) $(empty),\\x20,$(subst %,%%,$(1)))))
 AT       = $(call quoted,$(DESTDIR)$(PREFIX))
+# A shell may have left the ~ of PREFIX=~/.local as it is.
+ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
+$(if $(filter-out /%,$(firstword $(PREFIX))),$(error PREFIX=$(PREFIX): expected a path that begins with /))
+endif
 install: all
 	install -d $(AT)/bin $(AT)/share/sluice/recipes
 	install -m 755 $(addprefix $(B)/,$(PROGRAMS)) $(AT)/bin

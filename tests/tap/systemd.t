@@ -18,6 +18,10 @@ sub installed {
 my $prefix = scratch() . '/opt for 100% of us'; # names that a shell and systemd would take apart
 installed("PREFIX=$prefix");
 my $lib = "$prefix/lib/systemd";
+for my $bad ('~/.local', 'opt/x') {
+    my $r = run('make', '-C', $TOP, '--no-print-directory', "B=$BUILD", "PREFIX=$bad", '-n', 'install');
+    ok($r->{rc} == 2 && $r->{err} =~ /PREFIX=\Q$bad\E: expected a path that begins with \//, "PREFIX=$bad is refused") or diag($r->{err});
+}
 my @system = map { "$lib/system/$_" } qw(sluiced.service sluice-worker@.service);
 my @user   = map { "$lib/user/$_" } qw(sluiced.service sluice-worker@.service);
 

@@ -32,7 +32,7 @@ if [ "$fetch" ] && command -v npm >/dev/null && command -v python3 >/dev/null; t
     tests/tools/setup.sh llama || true
 fi
 if ! command -v python3 >/dev/null; then
-    echo "skipped: no python3 to call llama.cpp's library with"
+    echo "skipped: no python3 to call llama.cpp's library with ('make deps' and 'make test-tools' install both)"
 elif python3 tests/tools/llama.py version >/dev/null 2>"$out/llama.log"; then
     python3 tests/tools/llama.py generate "$gguf" --prompt "The library reads a file and" --tokens 40 || true
 else
