@@ -215,6 +215,7 @@ static int show_plan(const struct plan_cmd *c, const char *source, const struct 
 static int check_args(const struct plan_cmd *c, const char *source, struct sl_error *e)
 {
     bool target = c->target.size || c->target.bpw;
+    const char *name = c->target.size ? "--target-size" : "--target-bpw";
 
     if (c->ctx < 1)
         return sl_fail(e, SL_EUSAGE, "--ctx: expected 1 token or more");
@@ -227,9 +228,9 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
     if (c->target.threads && !target && !c->measure)
         return sl_fail(e, SL_EUSAGE, "--threads is for measuring: it needs --measure, --target-size or --target-bpw");
     if (target && c->plan.recipe)
-        return sl_fail(e, SL_EUSAGE, "--target-size makes a recipe; it cannot be used with --recipe");
+        return sl_fail(e, SL_EUSAGE, "%s makes a recipe; it cannot be used with --recipe", name);
     if (target && c->measure)
-        return sl_fail(e, SL_EUSAGE, "--target-size measures anyway; --measure is for --recipe");
+        return sl_fail(e, SL_EUSAGE, "%s measures anyway; --measure is for --recipe", name);
     if (c->measure && !c->plan.recipe)
         return sl_fail(e, SL_EUSAGE, "--measure measures a recipe: give --recipe NAME ('sluice recipes' lists them)");
     if (!target && (c->target.types || c->write_recipe))

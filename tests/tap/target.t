@@ -118,7 +118,8 @@ fails('too large', 2, qr/nothing has to be quantized; use --recipe bf16/, @no, '
 fails('no size', 2, qr/--target-size/, @no, '--target-size', 'many');
 fails('no bits', 2, qr/--target-bpw 'x': expected bits a weight/, @no, '--target-bpw', 'x');
 fails('both', 2, qr/cannot be used together/, @no, '--target-bpw', '4', '--target-size', '9M');
-fails('a recipe too', 2, qr/makes a recipe; it cannot be used with --recipe/, @no, '--target-size', '9M', '--recipe', 'q4_k');
+fails("a recipe too, $_->[0]", 2, qr/plan: $_->[0] makes a recipe; it cannot be used with --recipe/, @no, @$_, '--recipe', 'q4_k')
+    for ['--target-size', '9M'], ['--target-bpw', 4];
 fails('--pure', 2, qr/--pure gives every tensor one type/, @no, '--target-size', '9M', '--pure');
 fails('no such type', 2, qr/--types: 'q9_k' is no type; did you mean q2_k\? /, @no, '--target-size', '9M', '--types', 'q4_k,q9_k');
 fails('only types that need an imatrix', 2, qr/none of the types can be used for it without an importance matrix/, @no, '--target-size', '9M', '--types', 'iq1_s,iq2_xxs');
