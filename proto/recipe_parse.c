@@ -240,6 +240,12 @@ static void cut_comment(char *s)
         }
 }
 
+/* C0 but for the tab, DEL and C1, in a text that is UTF-8. */
+static bool is_control(const char *c)
+{
+    return (iscntrl((unsigned char)*c) && *c != '\t') || ((uint8_t)c[0] == 0xc2 && (uint8_t)c[1] < 0xa0);
+}
+
 static int parse_line(struct parser *p, char *s)
 {
     char *w[MAX_WORDS], *save = NULL;
@@ -252,15 +258,15 @@ static int parse_line(struct parser *p, char *s)
     if (!sl_utf8_valid(s))
         return bad(p, "this is no UTF-8:", s, "text in UTF-8");
     for (const char *c = s; *c; c++)
-        if (iscntrl((unsigned char)*c) && *c != '\t' && *c != '\r')
+        if (is_control(c))
             return bad(p, "a control character in", s, "plain text");
     cut_comment(s);
-    s += strspn(s, " \t\r");
-    for (size_t len = strlen(s); len && strchr(" \t\r", s[len - 1]); len--)
+    s += strspn(s, " \t");
+    for (size_t len = strlen(s); len && strchr(" \t", s[len - 1]); len--)
         s[len - 1] = '\0';
     if (strncmp(s, "advice", 6) == 0 && (s[6] == ' ' || s[6] == '\t'))
         return set_text(p, &p->r->advice, s + 6 + strspn(s + 6, " \t"));
-    for (char *t = strtok_r(s, " \t\r", &save); t; t = strtok_r(NULL, " \t\r", &save)) {
+    for (char *t = strtok_r(s, " \t", &save); t; t = strtok_r(NULL, " \t", &save)) {
         if (n == MAX_WORDS)
             return bad(p, "too many words at", t, "PATTERN layers LIST = TYPE");
         w[n++] = t;

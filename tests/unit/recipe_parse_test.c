@@ -111,6 +111,9 @@ static void test_refused(void **state)
     refuse("default q4_k\nfile_type 9999999", "bad file_type '9999999'");
     refuse("\ndefault q4k", "t.recipe:2: unknown type 'q4k'; expected one of f32 f16 q4_0");
     refuse("default i32", "unknown type");
+    refuse("# a\rb\ndefault q4_k", "t.recipe:1: a control character in '# a");
+    refuse("default\rq4_k", "a control character");
+    refuse("# \xc2\x9b" "2J\ndefault q4_k", "a control character"); /* C1's CSI */
     refuse("default q4_k_m", "t.recipe:1: unknown type 'q4_k_m'; expected a type; that mixture is asked for by a line 'mixture NAME'");
     refuse("mixture q9", "unknown mixture 'q9'");
     refuse("* q4_k", "PATTERN = TYPE");
