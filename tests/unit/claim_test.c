@@ -250,15 +250,18 @@ static void a_lower_epoch_gives_way(void **state)
 static void a_holder_that_stands_still(void **state)
 {
     struct world *w = *state;
+    char torn[96];
     ino_t first;
     uint64_t t0;
 
     assert_int_equal(make(w, 0, PLAN, 7, 41, 0), 0);
     first = inode(w->path);
+    snprintf(torn, sizeof torn, "%s.partial", w->path); /* a killed one's, who was to replace it */
+    put(torn, "torn");
     t0 = ms();
     assert_int_equal(make(w, 1, PLAN, 7, 42, 200), 0);
     assert_true(ms() - t0 >= 200);
-    assert_true(inode(w->path) != first);
+    assert_true(inode(w->path) != first && inode(torn) == 0);
     assert_int_equal(claim_check(&w->h[0], &w->e), SL_EINTERRUPTED);
     assert_int_equal(claim_end(&w->h[0], true, &w->e), SL_EINTERRUPTED);
     assert_int_equal(claim_drop(&w->h[0], &w->e), 0);

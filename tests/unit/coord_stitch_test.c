@@ -1,7 +1,7 @@
 /* The last steps of a job: what the stitch is told, and where a job goes on that was held at one of them. */
 #include "coord_world.h"
 
-/* Every task's checksum in order, those of before a restart too. */
+/* Every task's checksum in order, those of before a restart too, and the plan's fingerprint. */
 static void a_stitch_is_told_all_checksums(void **state)
 {
     struct world *w = *state;
@@ -30,6 +30,7 @@ static void a_stitch_is_told_all_checksums(void **state)
     pull(w, 1, 1);
     t = expect(w, 1, SL_M_GRANT);
     assert_int_equal(sl_get_uint(sl_get(t, "tasks")->child, "task", 0), SL_TASK_STITCH);
+    assert_string_equal(sl_get_str(t, "fingerprint"), "000102030405060708090a0b0c0d0e0f");
     for (unsigned i = 0; i < 4; i++)
         snprintf(sums + 16 * i, 17, "%016llx", 0xfedcba9876543210ull + i);
     assert_string_equal(sl_get_str(t, "sums"), sums);
