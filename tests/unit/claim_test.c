@@ -250,7 +250,7 @@ static void a_lower_epoch_gives_way(void **state)
 static void a_holder_that_stands_still(void **state)
 {
     struct world *w = *state;
-    char torn[96];
+    char torn[112];
     ino_t first;
     uint64_t t0;
 
