@@ -56,6 +56,13 @@ static void an_output_that_is_taken_is_refused(void **state)
     cJSON_ReplaceItemInObject(w->spec, "recipe_text", cJSON_CreateString("default q4_k\n"));
     succeeds(w, SL_TASK_DISCARD);
     assert_false(exists(w, "x.sluice-job") || exists(w, "x-00001-of-00002.gguf.partial"));
+    for (unsigned i = 0; i < 3; i++) {
+        const char *name = (const char *[]){"x-00002-of-00002.gguf.xxh64.partial", "x-00002-of-00002.gguf.partial", "x-00002-of-00002.gguf"}[i];
+
+        assert_int_equal(mkdir(path_of(w, name), 0700), 0);
+        fails(w, SL_TASK_PREPARE, SL_EEXISTS, "a folder has the name of the output");
+        assert_int_equal(rmdir(path_of(w, name)), 0);
+    }
     close(open(path_of(w, "x-00001-of-00002.gguf"), O_CREAT | O_WRONLY, 0600));
     fails(w, SL_TASK_PREPARE, SL_EEXISTS, "exists already");
     cJSON_AddTrueToObject(sl_get(w->spec, "options"), "force");
