@@ -305,8 +305,10 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
     }
     if (ck->fp8_block_rows)
         printf("%s scale blocks: %" PRIu64 " x %" PRIu64 "\n", ck->int8 ? "INT8" : "FP8", ck->fp8_block_rows, ck->fp8_block_cols);
-    if (ck->i4_group)
-        printf("packed 4-bit integers: groups of %" PRIu64 "\n", ck->i4_group);
+    if (ck->int_bits && ck->int_group)
+        printf("packed %u-bit integers: groups of %" PRIu64 "\n", ck->int_bits, ck->int_group);
+    else if (ck->int_bits)
+        printf("packed %u-bit integers: a scale for each row\n", ck->int_bits);
     print_totals(dtypes, SL_DTYPE_COUNT, bytes);
     putchar('\n');
     list_checkpoint(ck);

@@ -26,6 +26,8 @@ struct sl_source {
     uint64_t scale_cols;  /* scales in one scale row */
     uint64_t block_rows;  /* rows under one scale (>= 1) */
     uint64_t block_cols;  /* columns under one scale (>= 1) */
+    const int16_t *zero;  /* of I4 and UINT8 under scales: for each of them what is taken from the codes; NULL: 8, or 128 */
+    const uint32_t *group; /* of I4 and UINT8 under scales: of each column that of its scale; NULL: col / block_cols */
 };
 
 /* Effect: out[0..n) = elements [skip, skip + n) of the run, in F32: the stored

@@ -37,13 +37,13 @@ static bool load_blocks(int type, const uint8_t *data, uint64_t at, uint64_t n, 
     return bad;
 }
 
-static float from_i4(const uint8_t *data, uint64_t at)
+static int code_of_i4(const uint8_t *data, uint64_t at)
 {
-    return (float)((data[at / 2] >> 4 * (at % 2) & 15) - 8);
+    return data[at / 2] >> 4 * (at % 2) & 15;
 }
 
 /* n elements from `at` on; those of whole bytes by loops that compilers turn into vectors. */
-static bool load_i4(const uint8_t *data, uint64_t at, uint64_t n, float scale, float *restrict out)
+static bool load_i4(const uint8_t *data, uint64_t at, uint64_t n, int zero, float scale, float *restrict out)
 {
     uint64_t i = 0;
     bool bad = false;
@@ -53,15 +53,27 @@ static bool load_i4(const uint8_t *data, uint64_t at, uint64_t n, float scale, f
         int8_t q[32];
 
         for (int k = 0; k < 16; k++) {
-            q[2 * k] = (int8_t)((from[k] & 15) - 8);
-            q[2 * k + 1] = (int8_t)((from[k] >> 4) - 8);
+            q[2 * k] = (int8_t)((from[k] & 15) - zero);
+            q[2 * k + 1] = (int8_t)((from[k] >> 4) - zero);
         }
         for (int k = 0; k < 32; k++)
             out[i + (uint64_t)k] = (float)q[k] * scale;
     }
     for (; i < n; i++)
-        out[i] = from_i4(data, at + i) * scale;
-    for (i = 0; i < n && !(fabsf(scale) < 0x1p124f); i++) /* of others every product is finite */
+        out[i] = (float)(code_of_i4(data, at + i) - zero) * scale;
+    for (i = 0; i < n && !(fabsf(scale) < 0x1p120f); i++) /* of others every product is finite */
+        bad |= !isfinite(out[i]);
+    return bad;
+}
+
+/* n codes. */
+static bool load_uint8(const uint8_t *data, uint64_t n, int zero, float scale, float *restrict out)
+{
+    bool bad = false;
+
+    for (uint64_t i = 0; i < n; i++)
+        out[i] = (float)(data[i] - zero) * scale;
+    for (uint64_t i = 0; i < n && !(fabsf(scale) < 0x1p118f); i++)
         bad |= !isfinite(out[i]);
     return bad;
 }
@@ -153,6 +165,35 @@ static void advance_blocks(const struct sl_source *s, struct place *p, uint64_t 
     next_block(s, p);
 }
 
+/* n elements of a run from `at` on, all of one scale, number `of` of those at s->scale. */
+static bool load_integers(const struct sl_source *s, uint64_t at, uint64_t n, uint64_t of, float *out)
+{
+    float scale = s->scale ? s->scale[of] : 1;
+
+    if (s->dtype == SL_DTYPE_I4)
+        return load_i4(s->data, at, n, s->zero ? s->zero[of] : 8, scale, out);
+    return load_uint8((const uint8_t *)s->data + at, n, s->zero ? s->zero[of] : 128, scale, out);
+}
+
+/* Which scale it is goes by the column; neighbours of one are loaded together. */
+static int load_by_column(const struct sl_source *s, uint64_t skip, uint64_t n, float *out, uint64_t *bad)
+{
+    for (uint64_t done = 0, len; done < n; done += len) {
+        uint64_t at = s->first + skip + done, row = at / s->cols, col = at % s->cols, most = least(s->cols - col, n - done);
+        uint32_t group = s->group[col];
+
+        for (len = 1; len < most && s->group[col + len] == group;)
+            len++;
+        if (load_integers(s, skip + done, len, (row / s->block_rows - s->scale_row0) * s->scale_cols + group, out + done)) {
+            while (isfinite(out[done]))
+                done++;
+            *bad = s->first + skip + done;
+            return SL_ESOURCE;
+        }
+    }
+    return 0;
+}
+
 int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out, uint64_t *bad)
 {
     const struct sl_backend_ops *ops = sl_backend_ops(SL_BACKEND_AUTO);
@@ -162,6 +203,8 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
 
     if (!t || !t->weight || (s->scale && (!s->cols || !s->block_rows || !s->block_cols)))
         return SL_EUNSUPPORTED;
+    if (s->scale && s->group && (s->dtype == SL_DTYPE_I4 || s->dtype == SL_DTYPE_UINT8))
+        return load_by_column(s, skip, n, out, bad);
     if (s->scale && n)
         p = place_of(s, s->first + skip);
     for (uint64_t done = 0, len; done < n; done += len) {
@@ -185,8 +228,8 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
                 continue;
             }
         }
-        if (s->dtype == SL_DTYPE_I4)
-            broken = load_i4(data, skip + done, len, scale, out + done);
+        if (s->dtype == SL_DTYPE_I4 || s->dtype == SL_DTYPE_UINT8)
+            broken = load_integers(s, skip + done, len, s->scale ? (uint64_t)(p.scale - s->scale) : 0, out + done);
         else if (s->dtype == SL_DTYPE_INT8)
             broken = load_int8(data + skip + done, len, scale, out + done);
         else if (s->dtype == SL_DTYPE_F4)
@@ -283,7 +326,7 @@ int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, u
 {
     const struct sl_dtype_info *t = sl_dtype_info(s->dtype);
 
-    if (!sl_backend_usable(b) || !t || !t->weight || t->block > 1 ||
+    if (!sl_backend_usable(b) || !t || !t->weight || t->block > 1 || s->dtype == SL_DTYPE_UINT8 ||
         (s->scale && (!s->cols || !s->block_rows || !s->block_cols)))
         return 0;
     if (type == SL_TYPE_Q8_0 && n % 32 == 0)

@@ -89,7 +89,7 @@ enum sl_when {
 /* What such a tensor is shipped as, for plans from config.json alone. */
 enum sl_ship {
     SL_SHIP_BASE,  /* torch_dtype */
-    SL_SHIP_LINEAR, /* FP8, I4 or F4 with scales where quantization_config says so, else torch_dtype */
+    SL_SHIP_LINEAR, /* FP8, INT8, I4, UINT8 or F4 with scales where quantization_config says so, else torch_dtype */
     SL_SHIP_F32,
     SL_SHIP_I64,
     SL_SHIP_EXPERT, /* F4 where config.json says so of experts, else as SL_SHIP_LINEAR */

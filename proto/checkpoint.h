@@ -58,8 +58,9 @@ struct sl_checkpoint {
                                     * three are of INT8 as well */
     bool int8;                     /* it tells of 8-bit integers */
     bool fp8_method;               /* quant_method is fp8 */
-    uint64_t i4_group;             /* weights of a row under one scale where quantization_config tells of packed
-                                    * 4-bit integers; 0: it does not */
+    unsigned int_bits;             /* quantization_config tells of packed integers of so many bits, 4 or 8; 0: it does not */
+    uint64_t int_group;            /* weights of a row under one scale of these; 0: the whole row */
+    bool int_zeros, int_order;     /* they have zero points; columns have groups by a list */
     bool mxfp4, nvfp4;             /* quantization_config tells of weights packed as MXFP4; as NVFP4, or a weight is that */
     void *priv;                    /* name table and arenas */
 };
@@ -108,7 +109,7 @@ uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name);
 #define SL_F4_GROUP 32u /* weights of a row under one scale: MXFP4's block; ... */
 #define SL_NVFP4_GROUP 16u /* ... NVFP4's */
 
-/* The scales of a weight in FP8, INT8, I4 or F4. */
+/* The scales of a weight in FP8, INT8, I4, UINT8 or F4. */
 struct sl_scale {
     uint32_t tensor;     /* the scale tensor; SL_NO_TENSOR: the weight has none */
     uint64_t rows, cols; /* of the scale matrix */
@@ -116,7 +117,9 @@ struct sl_scale {
     uint64_t block_cols; /* weight columns under one scale */
     uint64_t part_rows;  /* weight rows after which blocks begin anew; 0: they do not ... */
     uint64_t part_blocks; /* ... and the rows of scales of so many */
-    uint32_t width;      /* bytes of one as stored, when planned from config.json alone */
+    uint32_t width;      /* bytes of one as stored, when planned from config.json alone; ... */
+    uint64_t more;       /* ... and those of zero points and order */
+    uint32_t zeros, order; /* of I4, UINT8: 1 + the tensor of zero points, of each column's group; 0: none */
     bool any_sign;       /* of integers: negative scales mean what they say; of FP8, F4 they are damage */
     bool no_sign;        /* of NVFP4's groups: of a 0 the sign is lost, as in ggml's blocks */
 };
@@ -133,8 +136,9 @@ static inline uint64_t sl_scale_row(const struct sl_scale *s, uint64_t row)
 
 /* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv", "X.weight_scale", "X.scale" for "X.weight")
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
- * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
- * one for each group of a row. Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
+ * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 and UINT8 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
+ * one for each group of a row, of the former two also zero points ("X.weight_zero_point": I32, packed as the weights but down a column), and
+ * a list that has for each column its group ("X.weight_g_idx"). Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
  * have blocks that begin anew with each of 8 or 4 parts. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
  * SL_EUNSUPPORTED (a weight of four dimensions or more; of three where scales are those of groups). Several FP8 or INT8
  * matrices in one tensor of three, with a scale for each or a matrix of scales for each, are one of all their rows. */

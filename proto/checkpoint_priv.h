@@ -13,7 +13,7 @@ enum sl_src_role {
     SL_ROLE_WEIGHT,
     SL_ROLE_SCALE,      /* scales the weight of its name */
     SL_ROLE_ACTIVATION, /* scale of activations or caches: dropped */
-    SL_ROLE_SHAPE,      /* shape of a packed weight: dropped */
+    SL_ROLE_PACKING,    /* shape, zero points or order of a packed weight */
 };
 
 struct sl_ck_priv {
@@ -46,7 +46,7 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
 /* Effect: fills ck from the GGUF file or split set at path (checkpoint_gguf.c). */
 int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: tells weights from scales and checks every scale of FP8, INT8, I4 and F4 and that
+/* Effect: tells weights from scales and checks every scale of FP8, INT8, I4, UINT8 and F4 and that
  * every scale has its weight (checkpoint_scale.c). */
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
@@ -65,7 +65,7 @@ bool sl_ck_has_params(const char *dir);
 int sl_ck_take_params(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_take_mistral(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: ck->fp8_*, int8, i4_group, mxfp4 and nvfp4 = what config.json's quantization_config says. Errors: SL_ESOURCE (absurd blocks),
+/* Effect: ck->fp8_*, int8, int_*, mxfp4 and nvfp4 = what config.json's quantization_config says. Errors: SL_ESOURCE (absurd blocks),
  * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_quant.c). */
 int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
@@ -76,9 +76,15 @@ int sl_ck_class_first(const struct sl_checkpoint *ck, struct sl_error *e);
 /* The same of a quantization_config whose method is not read, as whose names and scales are odd ones. */
 int sl_ck_method_first(const struct sl_checkpoint *ck, struct sl_error *e);
 
-/* Effect: each X.weight_packed becomes a tensor X.weight of I4 or F4. Once, when all files are there.
+/* Effect: each X.weight_packed becomes a tensor X.weight of I4, UINT8 or F4. Once, when all files are there.
  * Errors: SL_ESOURCE, SL_EUNSUPPORTED. */
 int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: sets zeros and order of a packed weight's scales, whose other members are set. Errors: SL_ESOURCE. */
+int sl_ck_match_packing(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, struct sl_scale *s, struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether a tensor of this name is of a weight of I4 or UINT8, and none itself. */
+bool sl_ck_is_packing(const struct sl_checkpoint *ck, const char *name);
 
 /* Effect: each matrix X.weight of bytes under scales of E8M0 becomes one of F4. Once, after
  * sl_ck_take_packed (checkpoint_fp4.c). */

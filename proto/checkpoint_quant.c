@@ -11,7 +11,7 @@
 
 #define GROUP_MAX (1u << 20)
 #define MXFP8_GROUP 32u
-#define WORD_WEIGHTS 8u  /* packed in one I32 */
+#define GROUP_STEP 8u    /* weights of whole words */
 #define NAMES_MAX 4096   /* entries of "ignore" that are looked at: GLM-4.6-FP8 names 800 layers, */
 #define PATTERNS_MAX 100 /* and of these the expressions */
 #define LAYER_NAMES 3    /* of one layer */
@@ -126,18 +126,16 @@ static int read_int8(struct sl_checkpoint *ck, struct sl_error *e)
 /* ---- packed ---- */
 
 /* The next three write what is not supported of a group's weights to buf, and return false when there is nothing. */
-static bool odd_4bit(const cJSON *w, const char *expected, char *buf, size_t cap)
+static bool odd_bits(const cJSON *w, const char *expected, uint64_t *bits, char *buf, size_t cap)
 {
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(w, "type");
-    const cJSON *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric");
-    uint64_t bits = 0;
+    bool ints = strcmp(expected, "int") == 0;
 
-    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "num_bits"), 64, &bits) || bits != 4)
-        snprintf(buf, cap, "num_bits %" PRIu64 " instead of 4", bits);
+    *bits = 0;
+    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "num_bits"), 64, bits) || (*bits != 4 && !(*bits == 8 && ints)))
+        snprintf(buf, cap, "num_bits %" PRIu64 " instead of 4%s", *bits, ints ? " or 8" : "");
     else if (type && !is_text(type, expected))
         snprintf(buf, cap, "a type that is not '%s'", expected);
-    else if (symmetric && !cJSON_IsTrue(symmetric))
-        snprintf(buf, cap, "zero points ('symmetric' is not true)");
     else
         return false;
     return true;
@@ -145,33 +143,38 @@ static bool odd_4bit(const cJSON *w, const char *expected, char *buf, size_t cap
 
 static bool odd_floats(const cJSON *w, unsigned expected, char *buf, size_t cap)
 {
-    uint64_t group = 0;
+    const cJSON *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric");
+    uint64_t group = 0, bits;
 
-    if (odd_4bit(w, "float", buf, cap))
+    if (odd_bits(w, "float", &bits, buf, cap))
         return true;
+    if (symmetric && !cJSON_IsTrue(symmetric)) {
+        snprintf(buf, cap, "zero points ('symmetric' is not true)");
+        return true;
+    }
     if (sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, &group) && group == expected)
         return false;
     snprintf(buf, cap, "group_size %" PRIu64 " instead of %u", group, expected);
     return true;
 }
 
-static bool odd_integers(const cJSON *w, uint64_t *group, char *buf, size_t cap)
+static bool odd_integers(const cJSON *w, uint64_t *bits, uint64_t *group, char *buf, size_t cap)
 {
-    const cJSON *order = cJSON_GetObjectItemCaseSensitive(w, "actorder");
+    const cJSON *strategy = cJSON_GetObjectItemCaseSensitive(w, "strategy");
 
     *group = 0;
-    if (odd_4bit(w, "int", buf, cap))
+    if (odd_bits(w, "int", bits, buf, cap))
         return true;
-    if (order && !cJSON_IsNull(order) && !cJSON_IsFalse(order) && !is_text(order, "weight") && !is_text(order, "static"))
-        snprintf(buf, cap, "an order of their own ('actorder')");
-    else if (!is_text(cJSON_GetObjectItemCaseSensitive(w, "strategy"), "group"))
-        snprintf(buf, cap, "a strategy that is not 'group'");
+    if (is_text(strategy, "channel"))
+        return false;
+    if (!is_text(strategy, "group"))
+        snprintf(buf, cap, "a strategy that is not 'group' or 'channel'");
     else if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, group) || !*group)
         snprintf(buf, cap, "a group_size that is no number of weights");
     else if (*group > GROUP_MAX)
         snprintf(buf, cap, "a group_size above %u", GROUP_MAX);
-    else if (*group % WORD_WEIGHTS)
-        snprintf(buf, cap, "a group_size that is no multiple of %u", WORD_WEIGHTS);
+    else if (*group % GROUP_STEP)
+        snprintf(buf, cap, "a group_size that is no multiple of %u", GROUP_STEP);
     else
         return false;
     return true;
@@ -197,21 +200,36 @@ int sl_ck_method_first(const struct sl_checkpoint *ck, struct sl_error *e)
     return e->code;
 }
 
+/* Effect: ck->int_*, of weights of which nothing is odd. */
+static void set_integers(struct sl_checkpoint *ck, const cJSON *w, uint64_t bits, uint64_t group)
+{
+    const cJSON *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric"), *order = cJSON_GetObjectItemCaseSensitive(w, "actorder");
+
+    ck->int_bits = (unsigned)bits;
+    ck->int_group = group;
+    ck->int_zeros = symmetric && !cJSON_IsTrue(symmetric);
+    ck->int_order = order && !cJSON_IsNull(order) && !cJSON_IsFalse(order) && !is_text(order, "weight") && !is_text(order, "static");
+}
+
 static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *e)
 {
     const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups"), *w = group_weights(q);
     int n = cJSON_IsObject(groups) ? cJSON_GetArraySize(groups) : 0;
     unsigned floats = ck->mxfp4 ? SL_F4_GROUP : ck->nvfp4 ? SL_NVFP4_GROUP : 0;
-    char odd[80], of[16] = "";
+    char odd[80], of[64] = "integers of 4 or 8 bits in groups of a row, or rows";
+    uint64_t bits, group;
 
     if (floats)
-        snprintf(of, sizeof of, " of %u", floats);
+        snprintf(of, sizeof of, "symmetric 4-bit floats in groups of %u", floats);
     if (n != 1)
         snprintf(odd, sizeof odd, "%d config_groups instead of one", n);
-    else if (floats ? !odd_floats(w, floats, odd, sizeof odd) : !odd_integers(w, &ck->i4_group, odd, sizeof odd))
+    else if (floats && !odd_floats(w, floats, odd, sizeof odd))
         return 0;
-    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit %s in groups%s are "
-            "supported: give an FP8 or BF16 checkpoint of the model", odd, floats ? "floats" : "integers", of);
+    else if (!floats && !odd_integers(w, &bits, &group, odd, sizeof odd)) {
+        set_integers(ck, w, bits, group);
+        return 0;
+    }
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only %s are supported: give an FP8 or BF16 checkpoint of the model", odd, of);
     return sl_ck_class_first(ck, e);
 }
 

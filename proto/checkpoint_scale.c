@@ -1,5 +1,5 @@
 /* Which tensor is the scale of which weight, and whether its dtype and shape are right: of FP8 and INT8 one for each block, row or
- * tensor; of I4 and F4 (4-bit integers, MXFP4, NVFP4) one for each group of a row. */
+ * tensor; of I4, UINT8 and F4 (packed integers, MXFP4, NVFP4) one for each group of a row. */
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
 
@@ -11,15 +11,15 @@
 /* Room for a tensor name and a suffix. */
 #define NAME_BUF (SL_SRC_MAX_NAME + 32)
 
-/* Four bits each, under a scale for each group of a row. */
+/* Under a scale for each group of a row. */
 static bool is_grouped(enum sl_dtype t)
 {
-    return t == SL_DTYPE_I4 || t == SL_DTYPE_F4;
+    return t == SL_DTYPE_I4 || t == SL_DTYPE_UINT8 || t == SL_DTYPE_F4;
 }
 
 static bool is_integer(enum sl_dtype t)
 {
-    return t == SL_DTYPE_I4 || t == SL_DTYPE_INT8;
+    return t == SL_DTYPE_I4 || t == SL_DTYPE_UINT8 || t == SL_DTYPE_INT8;
 }
 
 static bool has_scale(enum sl_dtype t)
@@ -56,10 +56,10 @@ uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight)
     return t;
 }
 
-static uint64_t group_of(const struct sl_checkpoint *ck, enum sl_dtype weight, enum sl_dtype scale)
+static uint64_t group_of(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, enum sl_dtype scale)
 {
-    if (weight != SL_DTYPE_F4)
-        return ck->i4_group;
+    if (w->dtype != SL_DTYPE_F4)
+        return ck->int_group ? ck->int_group : w->shape[1] ? w->shape[1] : 1;
     return scale == SL_DTYPE_F8_E4M3 ? SL_NVFP4_GROUP : SL_F4_GROUP;
 }
 
@@ -67,7 +67,7 @@ static uint64_t group_of(const struct sl_checkpoint *ck, enum sl_dtype weight, e
 static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, const struct sl_src_tensor *s,
                          struct sl_scale *out)
 {
-    uint64_t group = group_of(ck, w->dtype, s->dtype);
+    uint64_t group = group_of(ck, w, s->dtype);
 
     out->rows = w->shape[0];
     out->cols = w->shape[1] / group;
@@ -161,7 +161,7 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
 
     if (is_grouped(w->dtype))
         snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0],
-                 group_of(ck, w->dtype, s->dtype));
+                 group_of(ck, w, s->dtype));
     else if (w->n_dims == 3 && ck->fp8_block_rows && ck->fp8_block_cols && w->shape[1] % ck->fp8_block_rows)
         snprintf(want, sizeof want, "matrices of whole blocks, whose %" PRIu64 " rows divide %" PRIu64, ck->fp8_block_rows, w->shape[1]);
     else if (w->n_dims == 3 && ck->fp8_block_rows && ck->fp8_block_cols)
@@ -226,8 +226,10 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected %s", s->name, w->name,
                        sl_dtype_info(s->dtype)->name, scale_dtypes(w->dtype));
     out->any_sign = is_integer(w->dtype);
+    if (is_grouped(w->dtype) && !match_groups(ck, w, s, out))
+        return wrong_shape(ck, w, s, e);
     if (is_grouped(w->dtype))
-        return match_groups(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
+        return w->dtype == SL_DTYPE_F4 ? 0 : sl_ck_match_packing(ck, w, out, e);
     if (w->n_dims == 3)
         return match_stack(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
     if (has_parts(ck, w))
@@ -295,7 +297,7 @@ static bool scales_bytes(const struct sl_checkpoint *ck, uint32_t weight, uint32
     return (w == SL_DTYPE_U8 || w == SL_DTYPE_I8) && (s == SL_DTYPE_F8_E4M3 || s == SL_DTYPE_F8_E8M0);
 }
 
-/* A name such as "x.scale" is a scale only beside a weight "x.weight" in FP8, INT8, I4 or F4;
+/* A name such as "x.scale" is a scale only beside a weight "x.weight" in FP8, INT8, I4, UINT8 or F4;
  * "x.weight_scale" and "..._scale_inv" must have one. */
 static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error *e)
 {
@@ -310,9 +312,8 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
     SL_TRY(rc = sl_ck_own_scale_role(ck, name, e));
     if (rc == 1)
         return SL_ROLE_SCALE;
-    w = sl_stem(name, ".weight_shape") ? sl_ck_find_joined(ck, name, sl_stem(name, "_shape"), "") : SL_NO_TENSOR;
-    if (w != SL_NO_TENSOR && ck->tensors[w].dtype == SL_DTYPE_I4)
-        return SL_ROLE_SHAPE;
+    if (sl_ck_is_packing(ck, name))
+        return SL_ROLE_PACKING;
     if (!weight_name(name, weight, &sure))
         return SL_ROLE_WEIGHT;
     w = sl_checkpoint_find(ck, weight);
@@ -333,7 +334,7 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' belongs to no tensor: expected '%.160s' in the "
                        "checkpoint", name, weight);
     return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s of shape %s: only matrices in FP8, "
-                   "INT8, MXFP4, NVFP4 and packed 4-bit integers with scales are supported", name, weight,
+                   "INT8, MXFP4, NVFP4 and packed integers with scales are supported", name, weight,
                    sl_dtype_info(ck->tensors[w].dtype)->name, sl_src_shape_text(&ck->tensors[w], shape));
 }
 

@@ -70,7 +70,7 @@ struct sl_out_tensor {
 
 struct sl_model_src {
     uint32_t tensor;         /* in the checkpoint; SL_NO_TENSOR when planned from config alone */
-    struct sl_scale scale;   /* of FP8, INT8, I4 and F4; tensor = SL_NO_TENSOR: none */
+    struct sl_scale scale;   /* of FP8, INT8, I4, UINT8 and F4; tensor = SL_NO_TENSOR: none */
     enum sl_dtype dtype;     /* of the weight (from config alone: what such a model ships) */
     uint64_t rows, cols;     /* as a matrix: cols = innermost dimension */
 };

@@ -69,23 +69,33 @@ int sl_model_source_check(const struct sl_src_tensor *src, const struct sl_tenso
 
 /* ---- config.json alone ---- */
 
-/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4 and INT8 but in
+/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for integers but INT8 in
  * blocks, F32 for FP8 but in DeepSeek-V4 and in MXFP8. */
 static uint32_t planned_width(const struct sl_params *p, const struct sl_checkpoint *ck, enum sl_dtype dtype)
 {
     switch (dtype) {
     case SL_DTYPE_F4: return 1;
-    case SL_DTYPE_I4: return 2;
+    case SL_DTYPE_I4: case SL_DTYPE_UINT8: return 2;
     case SL_DTYPE_INT8: return ck->fp8_block_rows ? 4 : 2;
     default: return p->arch->e8m0 || p->mxfp8 ? 1 : 4;
     }
 }
 
-/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 and INT8 blocks, or one for each row or for the tensor. */
+/* Bytes of what integers have besides: zero points, packed as they are, and a number for each column. */
+static uint64_t planned_more(const struct sl_checkpoint *ck, const struct sl_model_src *of, uint64_t groups)
+{
+    uint64_t in_word = 32 / ck->int_bits;
+
+    return (ck->int_zeros ? 4 * groups * sl_ceil_div_u64(of->rows, in_word) : 0) + (ck->int_order ? 4 * of->cols : 0);
+}
+
+/* Scales of a planned matrix: in I4, UINT8 and F4 groups of a row; in FP8 and INT8 blocks, or one for each row or for the tensor. */
 static struct sl_scale planned_scale(const struct sl_params *p, const struct sl_checkpoint *ck, const struct sl_model_src *of)
 {
     bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
-    uint64_t group = of->dtype == SL_DTYPE_I4 ? ck->i4_group : of->dtype != SL_DTYPE_F4 ? 0 : ck->nvfp4 ? SL_NVFP4_GROUP : SL_F4_GROUP;
+    bool packed = of->dtype == SL_DTYPE_I4 || of->dtype == SL_DTYPE_UINT8;
+    uint64_t group = packed ? ck->int_group ? ck->int_group : of->cols
+                     : of->dtype != SL_DTYPE_F4 ? 0 : ck->nvfp4 ? SL_NVFP4_GROUP : SL_F4_GROUP;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
     s.width = planned_width(p, ck, of->dtype);
@@ -93,6 +103,7 @@ static struct sl_scale planned_scale(const struct sl_params *p, const struct sl_
     s.block_cols = group ? group : blocks ? ck->fp8_block_cols : of->cols;
     s.rows = sl_ceil_div_u64(of->rows, s.block_rows);
     s.cols = sl_ceil_div_u64(of->cols, s.block_cols);
+    s.more = packed ? planned_more(ck, of, s.cols) : 0;
     return s;
 }
 
@@ -110,8 +121,10 @@ static enum sl_dtype planned_dtype(const struct sl_params *p, const struct sl_ch
     }
     if (ignored)
         return p->dtype;
-    if (ck->mxfp4 || ck->nvfp4 || ck->i4_group)
-        return ck->i4_group ? SL_DTYPE_I4 : SL_DTYPE_F4;
+    if (ck->int_bits)
+        return ck->int_bits == 8 ? SL_DTYPE_UINT8 : SL_DTYPE_I4;
+    if (ck->mxfp4 || ck->nvfp4)
+        return SL_DTYPE_F4;
     return ck->int8 ? SL_DTYPE_INT8 : p->fp8 ? SL_DTYPE_F8_E4M3 : p->dtype;
 }
 
@@ -119,6 +132,7 @@ void sl_model_source_plan(const struct sl_params *p, const struct sl_checkpoint 
                           struct sl_model_src *s)
 {
     s->dtype = planned_dtype(p, ck, ship, ignored);
-    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_I4 || s->dtype == SL_DTYPE_INT8)
+    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_I4 || s->dtype == SL_DTYPE_UINT8 ||
+        s->dtype == SL_DTYPE_INT8)
         s->scale = planned_scale(p, ck, s);
 }

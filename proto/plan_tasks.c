@@ -28,11 +28,14 @@ struct cutter {
 
 static uint64_t scale_bytes(const struct sl_checkpoint *ck, const struct sl_model_src *s)
 {
+    const struct sl_scale *sc = &s->scale;
+
     if (s->tensor == SL_NO_TENSOR)
-        return s->scale.rows * s->scale.cols * s->scale.width;
-    if (s->scale.tensor == SL_NO_TENSOR || s->scale.tensor >= ck->n_tensors)
+        return sc->rows * sc->cols * sc->width + sc->more;
+    if (sc->tensor == SL_NO_TENSOR || sc->tensor >= ck->n_tensors)
         return 0;
-    return ck->tensors[s->scale.tensor].bytes;
+    return ck->tensors[sc->tensor].bytes + (sc->zeros ? ck->tensors[sc->zeros - 1].bytes : 0) +
+           (sc->order ? ck->tensors[sc->order - 1].bytes : 0);
 }
 
 /* Source bytes behind `elems` elements of output tensor t, its share of the scales included. */

@@ -50,9 +50,10 @@ enum sl_dtype {
     SL_DTYPE_IQ4_NL, SL_DTYPE_IQ4_XS, SL_DTYPE_IQ3_XXS, SL_DTYPE_IQ3_S, SL_DTYPE_IQ2_XXS,
     SL_DTYPE_IQ2_XS, SL_DTYPE_IQ2_S, SL_DTYPE_IQ1_S, SL_DTYPE_IQ1_M, SL_DTYPE_MXFP4,
     SL_DTYPE_Q1_0, SL_DTYPE_Q2_0, SL_DTYPE_TQ1_0, SL_DTYPE_TQ2_0,
-    SL_DTYPE_I4, /* a byte holds two, less 8 each, the first in its low half; in safetensors packed (checkpoint_packed.c) */
+    SL_DTYPE_I4, /* a byte holds two, less 8 or a zero point each, the first in its low half; in safetensors packed (checkpoint_packed.c) */
     SL_DTYPE_NVFP4, /* GGUF sources only */
     SL_DTYPE_INT8, /* what safetensors has as I8, under scales (checkpoint_int8.c) */
+    SL_DTYPE_UINT8, /* a byte, less 128 or a zero point; in safetensors packed, four in an I32 (checkpoint_packed.c) */
     SL_DTYPE_COUNT,
 };
 

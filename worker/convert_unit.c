@@ -1,6 +1,7 @@
 /* A unit's slab, from source bytes to output bytes: scales to F32, then chunk
  * by chunk in cache: arrange + dequantize, round, quantize. */
 #include "worker/unit.h"
+#include "worker/unit_packed.h"
 
 #include "kernels/half.h"
 
@@ -497,6 +498,7 @@ static int open_sources(struct job *j, uint8_t *slab)
         if (j->u->run[i].n_scales)
             SL_TRY(decode_scales(j, i, slab));
         set_source(j, i);
+        SL_TRY(sl_packed_unpack(j->env, &j->u->run[i], slab, &j->src[i], j->e));
     }
     return 0;
 }

@@ -190,7 +190,7 @@ float source_round_bf16(float x)
     return float_of((u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u);
 }
 
-/* Element `index` of a checkpoint tensor. */
+/* Element `index` of a checkpoint tensor; of packed integers the code. */
 static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, float *v,
                   struct sl_error *e)
 {
@@ -204,7 +204,7 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
         return sl_fail(e, SL_ESOURCE, "%s: has no element %llu", t->name, (unsigned long long)index);
     if (t->dtype == SL_DTYPE_I4) {
         SL_TRY(fetch(r, t->file, t->offset + index / 2, 1, b, e));
-        *v = (float)((index % 2 ? b[0] >> 4 : b[0] % 16) - 8);
+        *v = (float)(index % 2 ? b[0] >> 4 : b[0] % 16);
         return 0;
     }
     if (t->dtype == SL_DTYPE_F4) {
@@ -226,6 +226,7 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
     case SL_DTYPE_F8_E4M3: *v = r->e4m3[b[0]]; return 0;
     case SL_DTYPE_F8_E5M2: *v = r->e5m2[b[0]]; return 0;
     case SL_DTYPE_INT8: *v = (float)b[0] - (b[0] < 128 ? 0 : 256); return 0;
+    case SL_DTYPE_UINT8: *v = (float)b[0]; return 0;
     case SL_DTYPE_F8_E8M0: case SL_DTYPE_U8: *v = b[0] == 255 ? NAN : ldexpf(1, (int)b[0] - 127); return 0;
     case SL_DTYPE_BF16: *v = float_of((uint32_t)b[1] << 24 | (uint32_t)b[0] << 16); return 0;
     case SL_DTYPE_F16: *v = half_value((uint16_t)(b[0] | b[1] << 8)); return 0;
@@ -236,11 +237,54 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
     }
 }
 
-/* The scale of element [row, col]; neighbours share it. */
-static int scale_of(struct source_reader *r, const struct sl_scale *s, uint64_t row, uint64_t col,
+static int word_at(struct source_reader *r, uint32_t tensor, uint64_t index, uint32_t *v, struct sl_error *e)
+{
+    const struct sl_src_tensor *t = &r->ck->tensors[tensor];
+    uint8_t b[4];
+
+    if (index >= t->elems)
+        return sl_fail(e, SL_ESOURCE, "%s: has no element %llu", t->name, (unsigned long long)index);
+    SL_TRY(fetch(r, t->file, t->offset + 4 * index, 4, b, e));
+    *v = b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+    return 0;
+}
+
+/* *v: of packed integers the code, becomes that less its zero point. */
+static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint64_t row, uint64_t group, float *v, struct sl_error *e)
+{
+    unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, in_word = 32 / bits;
+    uint32_t word;
+
+    if (s->dtype != SL_DTYPE_I4 && s->dtype != SL_DTYPE_UINT8)
+        return 0;
+    if (!s->scale.zeros) {
+        *v -= bits == 4 ? 8 : 128;
+        return 0;
+    }
+    SL_TRY(word_at(r, s->scale.zeros - 1, row / in_word * s->scale.cols + group, &word, e));
+    *v -= (float)(word >> row % in_word * bits & ((1u << bits) - 1));
+    return 0;
+}
+
+/* Which scale of its row an element of a column has. */
+static int group_of(struct source_reader *r, const struct sl_scale *s, uint64_t col, uint64_t *group, struct sl_error *e)
+{
+    uint32_t word;
+
+    *group = col / s->block_cols;
+    if (!s->order)
+        return 0;
+    SL_TRY(word_at(r, s->order - 1, col, &word, e));
+    *group = word;
+    return word < s->cols ? 0 : sl_fail(e, SL_ESOURCE, "tensor '%.160s': column %llu is of group %d, expected 0 to %llu: the source is damaged",
+                                        r->ck->tensors[s->order - 1].name, (unsigned long long)col, (int)word, (unsigned long long)s->cols - 1);
+}
+
+/* The scale of an element of a row, in a group; neighbours share it. */
+static int scale_of(struct source_reader *r, const struct sl_scale *s, uint64_t row, uint64_t group,
                     float *v, struct sl_error *e)
 {
-    uint64_t index = sl_scale_row(s, row) * s->cols + col / s->block_cols;
+    uint64_t index = sl_scale_row(s, row) * s->cols + group;
 
     if (s->tensor != r->scale_tensor || index != r->scale_index) {
         SL_TRY(stored(r, s->tensor, index, &r->scale, e));
@@ -304,13 +348,15 @@ static void source_place(const struct sl_out_tensor *t, const struct sl_model_sr
 static int element_of(struct source_reader *r, const struct sl_out_tensor *t, const struct sl_model_src *s, uint64_t j,
                       float *v, struct sl_error *e)
 {
-    uint64_t row, col;
+    uint64_t row, col, group;
     float scale;
 
     source_place(t, s, j, &row, &col);
     SL_TRY(stored(r, s->tensor, row * s->cols + col, v, e));
     if (s->scale.tensor != SL_NO_TENSOR) {
-        SL_TRY(scale_of(r, &s->scale, row, col, &scale, e));
+        SL_TRY(group_of(r, &s->scale, col, &group, e));
+        SL_TRY(less_zero(r, s, row, group, v, e));
+        SL_TRY(scale_of(r, &s->scale, row, group, &scale, e));
         *v = *v * scale;
     }
     if (!isfinite(*v) || sl_change_values(t->change, s->dtype, v, 1, &(uint64_t){0}) < 0)

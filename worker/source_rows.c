@@ -28,6 +28,10 @@ struct source_rows {
     float *scale;          /* one row of a scale tensor */
     uint64_t scale_room, scale_row;
     uint32_t scale_tensor;
+    int16_t *zero;         /* zero points of that row, */
+    uint32_t *group;       /* and of each column its group, of packed integers */
+    uint64_t zero_room, group_room;
+    uint32_t group_tensor;
     float *head;           /* a head's K matrix, as stored: nope rows of lora columns */
     uint64_t head_room, head_at;
     const struct sl_out_tensor *head_of;
@@ -43,7 +47,7 @@ int source_rows_open(const struct sl_checkpoint *ck, const struct sl_model *m,
         return sl_no_memory(e);
     r->ck = ck;
     r->m = m;
-    r->scale_tensor = SL_NO_TENSOR;
+    r->scale_tensor = r->group_tensor = SL_NO_TENSOR;
     for (int i = 0; i < OPEN_FILES; i++)
         r->files[i].fd = -1;
     return 0;
@@ -58,6 +62,8 @@ void source_rows_close(struct source_rows *r)
             close(r->files[i].fd);
     free(r->raw);
     free(r->scale);
+    free(r->zero);
+    free(r->group);
     free(r->head);
     free(r);
 }
@@ -130,8 +136,25 @@ static int stored(struct source_rows *r, uint32_t tensor, uint64_t first, uint64
                           t->offset + first / d->block * d->bytes, e);
 }
 
-/* r->scale = scale row `row` of a weight's scales. */
-static int load_scales(struct source_rows *r, const struct sl_scale *s, uint64_t row, struct sl_error *e)
+/* r->zero = the zero points of a row; bits: of one. */
+static int load_zeros(struct source_rows *r, const struct sl_scale *s, unsigned bits, uint64_t row, struct sl_error *e)
+{
+    unsigned in_word = 32 / bits;
+    uint64_t bytes = s->cols * sizeof(uint32_t);
+    uint32_t word;
+
+    SL_TRY(room((void **)&r->zero, &r->zero_room, s->cols * sizeof *r->zero, e));
+    SL_TRY(room((void **)&r->raw, &r->raw_room, bytes, e));
+    SL_TRY(stored(r, s->zeros - 1, row / in_word * s->cols, s->cols, r->raw, e));
+    for (uint64_t i = 0; i < s->cols; i++) {
+        memcpy(&word, r->raw + i * sizeof word, sizeof word);
+        r->zero[i] = (int16_t)(word >> row % in_word * bits & ((1u << bits) - 1));
+    }
+    return 0;
+}
+
+/* r->scale = scale row `row` of a weight's scales; where there are zero points, these too, of so many bits. */
+static int load_scales(struct source_rows *r, const struct sl_scale *s, unsigned bits, uint64_t row, struct sl_error *e)
 {
     const struct sl_src_tensor *t = &r->ck->tensors[s->tensor];
     uint64_t bytes = s->cols * sizeof *r->scale, bad = 0;
@@ -156,8 +179,28 @@ static int load_scales(struct source_rows *r, const struct sl_scale *s, uint64_t
                            "number%s: the source is damaged", t->name, (unsigned long long)row, (unsigned long long)i,
                            (double)r->scale[i], s->any_sign ? "" : ", 0 or above");
     }
+    if (s->zeros)
+        SL_TRY(load_zeros(r, s, bits, row, e));
     r->scale_tensor = s->tensor;
     r->scale_row = row;
+    return 0;
+}
+
+/* r->group = the groups of columns. */
+static int load_groups(struct source_rows *r, const struct sl_scale *s, uint64_t cols, struct sl_error *e)
+{
+    uint32_t tensor = s->order - 1;
+
+    if (r->group_tensor == tensor)
+        return 0;
+    r->group_tensor = SL_NO_TENSOR;
+    SL_TRY(room((void **)&r->group, &r->group_room, cols * sizeof *r->group, e));
+    SL_TRY(stored(r, tensor, 0, cols, r->group, e));
+    for (uint64_t i = 0; i < cols; i++)
+        if (r->group[i] >= s->cols)
+            return sl_fail(e, SL_ESOURCE, "tensor '%s': column %llu is of group %d, expected 0 to %llu: the source is damaged",
+                           r->ck->tensors[tensor].name, (unsigned long long)i, (int)r->group[i], (unsigned long long)s->cols - 1);
+    r->group_tensor = tensor;
     return 0;
 }
 
@@ -177,10 +220,15 @@ static int elements(struct source_rows *r, const struct sl_model_src *s, uint64_
         int rc;
 
         if (s->scale.tensor != SL_NO_TENSOR) {
-            SL_TRY(load_scales(r, &s->scale, sl_scale_row(&s->scale, row), e));
+            SL_TRY(load_scales(r, &s->scale, s->dtype == SL_DTYPE_I4 ? 4 : 8, sl_scale_row(&s->scale, row), e));
             src.scale = r->scale;
+            src.zero = s->scale.zeros ? r->zero : NULL;
             src.scale_cols = s->scale.cols;
             src.block_cols = s->scale.block_cols;
+        }
+        if (s->scale.order) {
+            SL_TRY(load_groups(r, &s->scale, s->cols, e));
+            src.group = r->group;
         }
         SL_TRY(room((void **)&r->raw, &r->raw_room, take * 8, e));
         SL_TRY(stored(r, s->tensor, first, take, r->raw, e));

@@ -1,4 +1,5 @@
 #include "worker/engine_parts.h"
+#include "worker/unit_packed.h"
 
 #include <string.h>
 
@@ -46,7 +47,7 @@ static struct source source_of(const struct sl_unit_env *env, uint32_t src)
     s.dt = sl_dtype_info((int)s.ms->dtype);
     if (sc->tensor != SL_NO_TENSOR) {
         s.scale_bytes = sl_dtype_info((int)env->ck->tensors[sc->tensor].dtype)->bytes;
-        s.narrow = sc->cols > env->slab_bytes / 8 / (s.scale_bytes + sizeof(float));
+        s.narrow = !sc->zeros && !sc->order && sc->cols > env->slab_bytes / 8 / (s.scale_bytes + sizeof(float));
     }
     return s;
 }
@@ -75,6 +76,7 @@ static void set_run(const struct source *s, uint32_t src, uint64_t first, uint64
         r->scale_first = r->scale_row0 * sc->cols;
         r->n_scales = (sl_scale_row(sc, row1) - r->scale_row0 + 1) * sc->cols;
     }
+    sl_packed_set(s->ms, r);
 }
 
 /* The slab as it is being filled from both ends. */
@@ -92,7 +94,7 @@ static bool fits(const struct room *room, const struct source *s, const struct s
                                       + room->type->bytes, 64) + room->slack;
 
     return room->used + weights_room(elem_bytes(s->dt, r->elems)) +
-           scales_room(r->n_scales, s->scale_bytes) + out <= room->bytes;
+           scales_room(r->n_scales, s->scale_bytes) + sl_packed_room(r) + out <= room->bytes;
 }
 
 /* The most elements, a multiple of grain and at most limit, that still fit; 0: none. */
@@ -129,6 +131,7 @@ static void place(struct room *room, const struct source *s, struct sl_unit_run 
         r->scale_f32 = up(r->scale_raw + r->n_scales * s->scale_bytes, 64);
         room->used = r->scale_f32 + r->n_scales * sizeof(float);
     }
+    room->used = sl_packed_place(r, room->used);
     room->elems += r->elems;
 }
 
@@ -444,8 +447,9 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
     u->elems = room.elems;
     place_output(env, pt, u);
     u->n_reads = u->mode == SL_UNIT_COLUMNS_K ? t->nope : u->n_runs;
+    u->n_plain = u->n_reads;
     for (uint32_t i = 0; i < u->n_runs; i++)
-        u->n_reads += u->run[i].n_scales > 0;
+        u->n_reads += (u->run[i].n_scales > 0) + sl_packed_reads(&u->run[i]);
     return 1;
 }
 
@@ -496,32 +500,45 @@ int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit 
     return 0;
 }
 
-/* Read i of a unit: which run it belongs to, and whether it is its scales. */
-static uint32_t run_of(const struct sl_unit *u, uint64_t i, bool *scales)
+/* Read *i of a unit: which run it belongs to; *i = which of that run's parts, or UINT64_MAX. */
+static uint32_t run_of(const struct sl_unit *u, uint64_t *i, bool *scales)
 {
-    uint64_t weights = u->n_reads;
+    uint64_t left = *i, reads;
     uint32_t k = 0;
 
-    for (uint32_t j = 0; j < u->n_runs; j++)
-        weights -= u->run[j].n_scales > 0;
-    *scales = i >= weights;
-    if (!*scales)
-        return u->mode == SL_UNIT_COLUMNS_K ? 0 : (uint32_t)i;
-    for (i -= weights; !u->run[k].n_scales || i; k++)
-        i -= u->run[k].n_scales > 0;
+    *i = UINT64_MAX;
+    *scales = false;
+    if (left < u->n_plain)
+        return u->mode == SL_UNIT_COLUMNS_K ? 0 : (uint32_t)left;
+    for (left -= u->n_plain;; k++) {
+        *scales = left == 0 && u->run[k].n_scales;
+        if (*scales)
+            return k;
+        left -= u->run[k].n_scales > 0;
+        reads = sl_packed_reads(&u->run[k]);
+        if (left < reads)
+            break;
+        left -= reads;
+    }
+    *i = left;
     return k;
 }
 
 void sl_unit_read(const struct sl_unit_env *env, const struct sl_unit *u, uint64_t i,
                   struct sl_unit_read *r)
 {
+    uint64_t part = i;
     bool scales;
-    const struct sl_unit_run *run = &u->run[run_of(u, i, &scales)];
+    const struct sl_unit_run *run = &u->run[run_of(u, &part, &scales)];
     const struct sl_model_src *ms = &env->plan->model->src[run->src];
     const struct sl_src_tensor *st = &env->ck->tensors[scales ? ms->scale.tensor : ms->tensor];
     const struct sl_dtype_info *d = sl_dtype_info((int)st->dtype);
     uint64_t first = run->first, n = run->elems;
 
+    if (part != UINT64_MAX) {
+        sl_packed_read(env->ck, run, part, r);
+        return;
+    }
     r->big = false;
     r->place = run->place;
     if (scales) {
@@ -543,10 +560,9 @@ void sl_unit_read(const struct sl_unit_env *env, const struct sl_unit *u, uint64
 
 void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at)
 {
-    bool scales;
-    struct sl_unit_run *run = &u->run[run_of(u, i, &scales)];
+    struct sl_unit_run *run = &u->run[i];
 
-    if (scales || u->mode == SL_UNIT_COLUMNS_K)
+    if (i >= u->n_plain || u->mode == SL_UNIT_COLUMNS_K)
         return;
     run->at = at;
     if (u->raw) /* room for both was made where the run is big */

@@ -20,6 +20,15 @@ enum sl_unit_mode {
     SL_UNIT_IDS,      /* as SL_UNIT_IN_ORDER, integers that are to be I32 */
 };
 
+/* What packed integers need besides, a line or several at equal distances. */
+enum { SL_PART_ZEROS, SL_PART_ORDER, SL_UNIT_PARTS };
+struct sl_unit_part {
+    uint32_t tensor;         /* of the checkpoint */
+    uint64_t from, step, n;  /* byte of the tensor at which the first line begins; from one to the next; lines, 0: nothing */
+    uint64_t bytes;          /* of a line */
+    uint64_t place;          /* slab offset of the first; the others follow it */
+};
+
 /* A run of elements of one source matrix, and where they lie in the slab. */
 struct sl_unit_run {
     uint32_t src;            /* index into model->src */
@@ -32,6 +41,8 @@ struct sl_unit_run {
     uint64_t scale_f32;      /* slab offset of the scales in F32 */
     uint64_t scale_row0;     /* scale row of the first */
     bool narrow;             /* the run lies in one row, the scales are those over it only */
+    struct sl_unit_part part[SL_UNIT_PARTS];
+    uint64_t zeros;          /* slab offset of the zero points, an int16_t for each scale */
 };
 
 struct sl_unit {
@@ -42,7 +53,7 @@ struct sl_unit {
     uint32_t n_runs;
     struct sl_unit_run run[SL_UNIT_RUNS];
     uint64_t col0, n_cols;
-    uint64_t n_reads;        /* sl_unit_read's i runs below this */
+    uint64_t n_plain, n_reads; /* reads of weights; of all: sl_unit_read's i runs below this */
     bool raw;                /* output bytes = source bytes */
     bool round;              /* round through BF16 */
     bool weighted;           /* the tensor has importance weights */

@@ -2,6 +2,8 @@
  * byte is read: what units are cut by afterwards is within bounds. */
 #include "worker/unit.h"
 
+#include "proto/cursor.h"
+
 static int bad_plan(const struct sl_out_tensor *t, const char *what, struct sl_error *e)
 {
     return sl_fail(e, SL_EFAIL, "tensor '%s': the plan does not fit its model (%s); make the plan again",
@@ -23,6 +25,22 @@ static int check_extent(const struct sl_checkpoint *ck, uint32_t tensor, uint64_
     return 0;
 }
 
+/* Of integers. */
+static int check_packing(const struct sl_checkpoint *ck, const struct sl_model_src *ms, const struct sl_out_tensor *t, struct sl_error *e)
+{
+    const struct sl_scale *sc = &ms->scale;
+    uint64_t in_word = ms->dtype == SL_DTYPE_I4 ? 8 : 4;
+
+    if (!sc->zeros && !sc->order)
+        return 0;
+    if ((ms->dtype != SL_DTYPE_I4 && ms->dtype != SL_DTYPE_UINT8) || sc->rows != ms->rows || sc->block_rows != 1 || sc->part_rows ||
+        sc->zeros > ck->n_tensors || sc->order > ck->n_tensors)
+        return bad_plan(t, "packing", e);
+    if (sc->zeros)
+        SL_TRY(check_extent(ck, sc->zeros - 1, sl_ceil_div_u64(sc->rows, in_word), sc->cols, e));
+    return sc->order ? check_extent(ck, sc->order - 1, 1, ms->cols, e) : 0;
+}
+
 static int check_source(const struct sl_unit_env *env, const struct sl_model_src *ms,
                         const struct sl_out_tensor *t, struct sl_error *e)
 {
@@ -40,6 +58,7 @@ static int check_source(const struct sl_unit_env *env, const struct sl_model_src
     if (sc->tensor >= env->ck->n_tensors || !sc->block_rows || !sc->block_cols || (sc->part_rows && !sc->part_blocks))
         return bad_plan(t, "scales", e);
     SL_TRY(check_extent(env->ck, sc->tensor, sc->rows, sc->cols, e));
+    SL_TRY(check_packing(env->ck, ms, t, e));
     if (sl_scale_row(sc, ms->rows - 1) >= sc->rows || (ms->cols - 1) / sc->block_cols >= sc->cols)
         return sl_fail(e, SL_ESOURCE, "tensor '%s' has fewer block scales ('%s') than blocks",
                        st->name, env->ck->tensors[sc->tensor].name);

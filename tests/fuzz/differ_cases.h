@@ -181,7 +181,7 @@ static bool is_special(enum sl_dtype t, const uint8_t *p)
     case SL_DTYPE_F16: return (p[1] & 0x7c) == 0x7c;
     case SL_DTYPE_BF16: return (p[1] & 0x7f) == 0x7f && p[0] & 0x80;
     case SL_DTYPE_F32: return (p[3] & 0x7f) == 0x7f && p[2] & 0x80;
-    case SL_DTYPE_I4: case SL_DTYPE_F4: case SL_DTYPE_INT8: return false;
+    case SL_DTYPE_I4: case SL_DTYPE_F4: case SL_DTYPE_INT8: case SL_DTYPE_UINT8: return false;
     default: return (p[7] & 0x7f) >= 0x47; /* beyond F32 too */
     }
 }
@@ -285,9 +285,9 @@ static bool load_single(enum sl_dtype t, const uint8_t *p, uint64_t i, float sca
     static const float fp4[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
     int code = i % 2 ? p[i / 2] / 16 : p[i / 2] % 16;
 
-    if (t != SL_DTYPE_I4 && t != SL_DTYPE_F4 && t != SL_DTYPE_INT8)
+    if (t != SL_DTYPE_I4 && t != SL_DTYPE_F4 && t != SL_DTYPE_INT8 && t != SL_DTYPE_UINT8)
         return sl_ops_scalar.load((int)t, p + i * sl_dtype_info((int)t)->bytes, 1, scale, out);
-    *out = (t == SL_DTYPE_INT8 ? (float)(p[i] - p[i] / 128 * 256) : t == SL_DTYPE_I4 ? (float)(code - 8) : code < 8 ? fp4[code] : 0 - fp4[code - 8]) * scale;
+    *out = (t == SL_DTYPE_UINT8 ? (float)(p[i] - 128) : t == SL_DTYPE_INT8 ? (float)(p[i] - p[i] / 128 * 256) : t == SL_DTYPE_I4 ? (float)(code - 8) : code < 8 ? fp4[code] : 0 - fp4[code - 8]) * scale;
     return !isfinite(*out);
 }
 
@@ -301,7 +301,7 @@ static int case_source(struct fuzz *f, struct subject *s, uint64_t *r)
     uint64_t row0 = first / cols / block_rows, size = sl_dtype_info(s->type)->bytes;
     bool clean = next_random(r) % 4 != 0, scaled = next_random(r) % 8 != 0;
     struct sl_source src = {(enum sl_dtype)s->type, f->raw + 1, first, cols, scaled ? f->scales : NULL, row0, scale_cols,
-                            block_rows, block_cols};
+                            block_rows, block_cols, NULL, NULL};
     const char *how;
     int got;
     size_t at;
@@ -347,7 +347,7 @@ static int case_straight(struct fuzz *f, struct subject *s, uint64_t *r)
     uint64_t scale_cols = (cols + block_cols - 1) / block_cols, scales = ((n / cols - 1) / block_rows + 1) * scale_cols, offset = next_random(r) % 8;
     int type = to[next_random(r) % COUNT(to)], want;
     bool clean = next_random(r) % 8 != 0, scaled = s->type == SL_DTYPE_F8_E4M3 ? next_random(r) % 8 != 0 : next_random(r) % 4 == 0, usual = true;
-    struct sl_source src = {(enum sl_dtype)s->type, f->raw + offset, 0, cols, scaled ? f->scales : NULL, 0, scale_cols, block_rows, block_cols};
+    struct sl_source src = {(enum sl_dtype)s->type, f->raw + offset, 0, cols, scaled ? f->scales : NULL, 0, scale_cols, block_rows, block_cols, NULL, NULL};
     const char *how;
     size_t bytes, at;
 

@@ -206,6 +206,7 @@ static void add_subjects(struct fuzz *f)
     }
     add(f, SOURCE, SL_DTYPE_I4, "source.", sl_dtype_info(SL_DTYPE_I4)->name, "");
     add(f, SOURCE, SL_DTYPE_INT8, "source.", sl_dtype_info(SL_DTYPE_INT8)->name, "");
+    add(f, SOURCE, SL_DTYPE_UINT8, "source.", sl_dtype_info(SL_DTYPE_UINT8)->name, "");
     add(f, SOURCE, SL_DTYPE_F4, "source.", sl_dtype_info(SL_DTYPE_F4)->name, "");
 }
 

@@ -188,9 +188,9 @@ sub ranks {
         spit("$_[0]/tiktoken.model", $_);
     };
 }
-refused('Integers of 8 bits', 6, qr/the weights are packed with num_bits 8 instead of 4.*give an FP8 or BF16 checkpoint/,
+refused('Integers of 3 bits', 6, qr/the weights are packed with num_bits 3 instead of 4 or 8.*give an FP8 or BF16 checkpoint/,
     config(sub { $_[0]{quantization_config} = { quant_method => 'compressed-tensors', format => 'pack-quantized',
-        config_groups => { group_0 => { weights => { num_bits => 8 } } } } }));
+        config_groups => { group_0 => { weights => { num_bits => 3 } } } } }));
 refused('no number of experts', 7, qr/config\.json has no "n_routed_experts": the class of DeepseekV3ForCausalLM takes 256/,
     config(sub { delete $_[0]{n_routed_experts}; $_[0]{model_type} = 'deepseek_v3' }));
 refused('no tokenizer_config.json', 7, qr/tokenizer_config\.json is missing, which names the special tokens of tiktoken\.model/, sub { unlink "$_[0]/tokenizer_config.json" });

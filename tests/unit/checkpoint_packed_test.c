@@ -82,7 +82,7 @@ static void becomes_a_weight(void **state)
         write_packed(*state, "model.safetensors", &p);
         ck = open_ok(*state);
         assert_int_equal(ck->n_tensors, 3);
-        assert_int_equal(ck->i4_group, 32);
+        assert_int_equal(ck->int_group, 32);
         assert_int_equal(sl_checkpoint_find(ck, "x.weight"), 0);
         assert_int_equal(sl_checkpoint_find(ck, "x.weight_packed"), SL_NO_TENSOR);
         assert_int_equal(sl_checkpoint_find(ck, "x.weight_scale"), 1);
@@ -105,10 +105,12 @@ static void refuses_packed(void **state)
         {{"[6,8]", "I32", NULL, NULL, "I32", NULL, 192, 0, {6, 64}}, SL_ESOURCE,
          "packed tensor 'x.weight_packed' has no 'x.weight_scale'"},
         {{"[6,8]", "I32", "[6,2]", "BF16", NULL, NULL, 192, 24, {6, 64}}, SL_ESOURCE, "has no 'x.weight_shape'"},
-        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_zero_point", 192, 24, {6, 64}}, SL_EUNSUPPORTED,
-         "'x.weight_packed' has zero points ('x.weight_zero_point'), which are not supported: give an FP8 or BF16 checkpoint"},
-        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_g_idx", 192, 24, {6, 64}}, SL_EUNSUPPORTED,
-         "has an order of its own ('x.weight_g_idx')"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_zero_point", 192, 24, {6, 64}}, SL_ESOURCE,
+         "'x.weight_zero_point' is U8 of shape [4]: expected I32 of [1, 2]"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_g_idx", 192, 24, {6, 64}}, SL_ESOURCE,
+         "'x.weight_g_idx' is U8 of shape [4]: expected I32 of [64]"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_global_scale", 192, 24, {6, 64}}, SL_EUNSUPPORTED,
+         "'x.weight_packed' has a scale of the whole ('x.weight_global_scale'), which are not supported: give an FP8 or BF16 checkpoint"},
         {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight", 192, 24, {6, 64}}, SL_ESOURCE,
          "'x.weight_packed' is there, and 'x.weight' too; expected one"},
         {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_scale_inv", 192, 24, {6, 64}}, SL_ESOURCE, "'x.weight' has two scales"},
@@ -325,7 +327,7 @@ static void refuses_nvfp4(void **state)
     write_fp4(*state, (const char *[]){"x", "F4", "[6,64]"}, (const char *[]){"x_scale", "F8_E4M3", "[6,4]"}, 192, 24);
     refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x' has no scale of the whole: expected 'x.weight_scale_2'");
     write_fp4(*state, (const char *[]){"x", "U8", "[2,6,32]"}, (const char *[]){"x_scale", "F8_E4M3", "[2,6,4]"}, 384, 48);
-    refuse(*state, SL_EUNSUPPORTED, "scale 'x_scale' belongs to 'x', which is U8 of shape [2, 6, 32]: only matrices in FP8, INT8, MXFP4, NVFP4");
+    refuse(*state, SL_EUNSUPPORTED, "scale 'x_scale' belongs to 'x', which is U8 of shape [2, 6, 32]: only matrices in FP8, INT8, MXFP4, NVFP4 and packed integers");
     write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 192, 4);
     refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x.weight' has no scale: expected 'x.weight_scale'");
     snprintf(whole, sizeof whole, "%s/model.safetensors", (const char *)*state);
@@ -442,12 +444,10 @@ static void stacks(void **state)
 static void refuses_configs(void **state)
 {
     static const struct { const char *weights, *more, *why; } bad[] = {
-        {"\"num_bits\":8", "", "num_bits 8 instead of 4"},
-        {"\"type\":\"int\"", "", "num_bits 0 instead of 4"},
+        {"\"num_bits\":3", "", "num_bits 3 instead of 4 or 8, and only integers of 4 or 8 bits in groups of a row, or rows are supported"},
+        {"\"type\":\"int\"", "", "num_bits 0 instead of 4 or 8"},
         {"\"num_bits\":4,\"type\":\"float\"", "", "a type that is not 'int'"},
-        {"\"num_bits\":4,\"symmetric\":false", "", "zero points"},
-        {"\"num_bits\":4,\"actorder\":\"group\"", "", "an order of their own"},
-        {"\"num_bits\":4,\"strategy\":\"channel\"", "", "a strategy that is not 'group'"},
+        {"\"num_bits\":4,\"strategy\":\"tensor\"", "", "a strategy that is not 'group' or 'channel'"},
         {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":-1", "", "a group_size that is no number of weights"},
         {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":2097152", "", "a group_size above 1048576, "},
         {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":20", "", "a group_size that is no multiple of 8"},

@@ -461,7 +461,7 @@ static void refuses_scales(void **state)
     maker_tensor(&f, "x.weight", "BF16", "[2,2]", 8);
     maker_tensor(&f, "x.weight_scale_inv", "F32", "[1,1]", 4);
     maker_finish(&f, *state, "model.safetensors", 0);
-    refuse(*state, SL_EUNSUPPORTED, "belongs to 'x.weight', which is BF16 of shape [2, 2]: only matrices in FP8, INT8, MXFP4, NVFP4 and packed 4-bit integers");
+    refuse(*state, SL_EUNSUPPORTED, "belongs to 'x.weight', which is BF16 of shape [2, 2]: only matrices in FP8, INT8, MXFP4, NVFP4 and packed integers");
 
     maker_tensor(&f, "x.weight", "F8_E4M3", "[2,2]", 4);
     maker_tensor(&f, "x.weight_scale_inv", "F32", "[1]", 4);

@@ -107,6 +107,8 @@ static void test_packed(void **state)
     (void)state;
     convert(add_packed, false);
     convert(add_packed, true);
+    convert(add_unordered, false);
+    convert(add_unordered, true);
     convert(add_fp4, false);
     convert(add_fp4, true);
 }
@@ -173,10 +175,10 @@ static void rows_of(struct world *w)
 
 static void test_single_rows(void **state)
 {
-    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_views, add_parts, add_made};
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_unordered, add_views, add_parts};
 
     (void)state;
-    for (int k = 0; k < 6; k++) {
+    for (size_t k = 0; k < sizeof what / sizeof *what; k++) {
         struct world w;
 
         world_open(&w);

@@ -135,7 +135,7 @@ static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t 
             p[i] = (uint8_t)r;
             p[i] = (p[i] & 0x7f) == 0x7f ? 0x31 : p[i];
             break;
-        case SL_DTYPE_F4: case SL_DTYPE_I4: case SL_DTYPE_INT8: /* of the first two twice as many bytes */
+        case SL_DTYPE_F4: case SL_DTYPE_I4: case SL_DTYPE_INT8: case SL_DTYPE_UINT8: /* of the first two twice as many bytes */
             p[i] = (uint8_t)r;
             break;
         case SL_DTYPE_I64: /* little-endian: of small numbers the first byte */
@@ -177,11 +177,29 @@ static inline uint32_t world_source(struct world *w, uint32_t file, const char *
 
         snprintf(scale_name, sizeof scale_name, "%s_scale_inv", name);
         s->scale = (struct sl_scale){.rows = sr, .cols = sc, .block_rows = br, .block_cols = bc,
-                                     .any_sign = dtype == SL_DTYPE_I4 || dtype == SL_DTYPE_INT8};
+                                     .any_sign = dtype == SL_DTYPE_I4 || dtype == SL_DTYPE_INT8 || dtype == SL_DTYPE_UINT8};
         s->scale.tensor = world_tensor(w, w->ck.n_files - 1, scale_name, scale_dtype, sr, sc,
                                        world_values(w, scale_dtype, sr * sc, !s->scale.any_sign));
     }
     return i;
+}
+
+/* Gives a source of packed integers random zero points, and its columns groups in no order. */
+static inline void world_pack(struct world *w, uint32_t src, bool zeros, bool order)
+{
+    struct sl_model_src *s = &w->src[src];
+    uint64_t in_word = s->dtype == SL_DTYPE_I4 ? 8 : 4, rows = (s->rows + in_word - 1) / in_word;
+    uint32_t *group = calloc(s->cols, sizeof *group), file = w->ck.n_files - 1;
+
+    for (uint64_t i = 0; i < s->cols; i++)
+        group[i] = i % 5 ? (uint32_t)(i / s->scale.block_cols) : (uint32_t)(world_random(w) % s->scale.cols);
+    if (zeros)
+        s->scale.zeros = 1 + world_tensor(w, file, "zeros", SL_DTYPE_I32, rows, s->scale.cols,
+                                          world_values(w, SL_DTYPE_UINT8, 4 * rows * s->scale.cols, false));
+    if (order)
+        s->scale.order = 1 + world_tensor(w, file, "order", SL_DTYPE_I32, 1, s->cols, group);
+    else
+        free(group);
 }
 
 /* An output tensor of n_src sources from first_src on; behind the last one in the segment. */
@@ -307,6 +325,8 @@ static inline float world_decode(enum sl_dtype dtype, const uint8_t *p, uint64_t
         return p[i] & 0x80 ? -x : x;
     case SL_DTYPE_INT8:
         return (float)(p[i] < 128 ? p[i] : p[i] - 256);
+    case SL_DTYPE_UINT8:
+        return (float)(p[i] - 128);
     case SL_DTYPE_I4:
         return (float)((i % 2 ? p[i / 2] / 16 : p[i / 2] % 16) - 8);
     case SL_DTYPE_F4: {
@@ -341,9 +361,14 @@ static inline float world_element(const struct world *w, uint32_t src, uint64_t 
 
     if (s->scale.tensor != SL_NO_TENSOR) {
         uint64_t part = s->scale.part_rows ? row / s->scale.part_rows : 0, in = row - part * s->scale.part_rows;
+        uint64_t group = s->scale.order ? w->data[s->scale.order - 1][4 * col] : col / s->scale.block_cols;
 
+        if (s->scale.zeros && s->dtype == SL_DTYPE_I4)
+            x += (float)(8 - (w->data[s->scale.zeros - 1][4 * (row / 8 * s->scale.cols + group) + row % 8 / 2] >> row % 2 * 4) % 16);
+        if (s->scale.zeros && s->dtype == SL_DTYPE_UINT8)
+            x += (float)(128 - w->data[s->scale.zeros - 1][4 * (row / 4 * s->scale.cols + group) + row % 4]);
         x *= world_decode(w->tensor[s->scale.tensor].dtype, w->data[s->scale.tensor],
-                          (part * s->scale.part_blocks + in / s->scale.block_rows) * s->scale.cols + col / s->scale.block_cols);
+                          (part * s->scale.part_blocks + in / s->scale.block_rows) * s->scale.cols + group);
     }
     return x;
 }

@@ -176,6 +176,44 @@ static void add_packed(struct world *w)
     add(w, t, 256 * 16 * 3);
 }
 
+/* Integers with zero points and columns in no order: a stack, a head's columns, rows in pairs, runs. */
+static void add_unordered(struct world *w)
+{
+    static const struct sl_view columns = {1, {{64 * 192, 0, 32, {2, 3}, {96, 32, 192}}}, 192};
+    struct sl_out_tensor *t;
+    uint32_t s = 0;
+
+    for (int i = 0; i < 4; i++) {
+        char name[24];
+
+        snprintf(name, sizeof name, "unordered%d", i);
+        s = world_source(w, (uint32_t)(i % 2), name, i % 2 ? SL_DTYPE_I4 : SL_DTYPE_UINT8, 203, 768, SL_DTYPE_BF16, 1, 32);
+        world_pack(w, s, i < 3, i > 0);
+    }
+    add(w, world_out(w, "unordered.q4_k", SL_TYPE_Q4_K, SL_COPY, 768, 203, 4, s - 3, 4), 768 * 100);
+    add(w, world_out(w, "unordered.f32", SL_TYPE_F32, SL_COPY, 768, 203, 4, s - 3, 4), 768 * 7);
+    add(w, world_out(w, "unordered.q8_0", SL_TYPE_Q8_0, SL_COPY, 768, 203, 4, s - 3, 4), 768 * 13);
+    world_weigh(w, add(w, world_out(w, "unordered.q6_k.weighted", SL_TYPE_Q6_K, SL_COPY, 768, 203, 4, s - 3, 4), 768 * 203));
+    s = world_source(w, 0, "unordered_kv_b", SL_DTYPE_I4, 2 * (128 + 32), 1024, SL_DTYPE_F16, 1, 64);
+    world_pack(w, s, true, true);
+    t = world_out(w, "unordered_k_b", SL_TYPE_Q4_1, SL_K_B, 128, 1024, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
+    add(w, t, 0);
+    t = world_out(w, "unordered_v_b", SL_TYPE_Q8_0, SL_V_B, 1024, 32, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
+    add(w, t, 1024 * 9);
+    s = world_source(w, 1, "unordered_q", SL_DTYPE_UINT8, 8 * 16, 256, SL_DTYPE_F32, 1, 64);
+    world_pack(w, s, true, true);
+    t = world_out(w, "unordered_q", SL_TYPE_F16, SL_PERMUTE, 256, 8 * 16, 0, s, 1);
+    t->heads = 8;
+    add(w, t, 256 * 16 * 3);
+    s = world_source(w, 1, "unordered_view", SL_DTYPE_I4, 64, 192, SL_DTYPE_BF16, 1, 32);
+    world_pack(w, s, true, true);
+    t = world_out(w, "unordered_view", SL_TYPE_Q5_1, SL_VIEW, 192, 64, 0, s, 1);
+    t->view = &columns;
+    add(w, t, 192 * 33);
+}
+
 /* MXFP4: a stack, and rows longer than a slab. */
 static void add_fp4(struct world *w)
 {

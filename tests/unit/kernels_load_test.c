@@ -100,7 +100,7 @@ static void e4m3_to_q8_0(void **state)
                 codes[32 * b + (int)i] = (uint8_t)((i == 31 ? max : first + i < max ? first + i : max) | (next_bits(&r) & 0x80));
     assert_in_range(b, 256, BLOCKS);
     for (int round = 0; round < 100; round++) {
-        struct sl_source s = {SL_DTYPE_F8_E4M3, codes, 0, (uint64_t)b * 32, scale, 0, (uint64_t)b, 1, 32};
+        struct sl_source s = {SL_DTYPE_F8_E4M3, codes, 0, (uint64_t)b * 32, scale, 0, (uint64_t)b, 1, 32, NULL, NULL};
 
         for (int i = 0; i < b; i++)
             scale[i] = ldexpf(1 + (float)(next_bits(&r) >> 41) * 0x1p-23f, (int)(next_bits(&r) % 20) - 18);
@@ -119,7 +119,7 @@ static void e4m3_to_q8_0(void **state)
     }
     assert_true(ups > 0); /* ties went up in some, down in others */
     for (int i = 0; i < b; i++) { /* scales of 0, with either sign: straight where there is a way, and by way of floats */
-        struct sl_source s = {SL_DTYPE_F8_E4M3, codes, 0, (uint64_t)b * 32, scale, 0, (uint64_t)b, 1, 32};
+        struct sl_source s = {SL_DTYPE_F8_E4M3, codes, 0, (uint64_t)b * 32, scale, 0, (uint64_t)b, 1, 32, NULL, NULL};
 
         scale[i] = i % 2 ? 0.f : -0.f;
         if (i % 50 && i < b - 1)
@@ -152,7 +152,7 @@ static void block_scales(void **state)
     for (int k = 0; k < 5; k++)
         for (uint64_t first = 0; first < ROWS * COLS; first += 61) {
             uint64_t row0 = first / COLS / blocks[k].rows, sc = (COLS + blocks[k].cols - 1) / blocks[k].cols;
-            struct sl_source s = {SL_DTYPE_F8_E4M3, data + first, first, COLS, scale, row0, sc, blocks[k].rows, blocks[k].cols};
+            struct sl_source s = {SL_DTYPE_F8_E4M3, data + first, first, COLS, scale, row0, sc, blocks[k].rows, blocks[k].cols, NULL, NULL};
             uint64_t n = ROWS * COLS - first > 200 ? 200 : ROWS * COLS - first, skip = n > 5 ? 5 : 0;
 
             assert_int_equal(sl_load_f32(&s, skip, n - skip, out, &bad), 0);
@@ -183,7 +183,7 @@ static void packed_integers(void **state)
             uint64_t first = turn ? next_bits(&r) % (N / 2) * 2 : 0, skip = turn ? next_bits(&r) % (N - first) : 0;
             uint64_t n = turn ? 1 + next_bits(&r) % (N - first - skip) : N, row0 = first / WIDTH;
             struct sl_source s = {SL_DTYPE_I4, data + first / 2, first, WIDTH, scale + row0 * (WIDTH / groups[k]), row0,
-                                  WIDTH / groups[k], 1, groups[k]};
+                                  WIDTH / groups[k], 1, groups[k], NULL, NULL};
 
             assert_int_equal(sl_load_f32(&s, skip, n, out, &bad), 0);
             for (uint64_t i = 0; i < n; i++) {
@@ -195,13 +195,52 @@ static void packed_integers(void **state)
         }
 }
 
+/* Integers of 4 and 8 bits, less zero points or halves of their range; and columns whose groups are in no order, or some together. */
+static void packed_zeros(void **state)
+{
+    enum { WIDTH = 320, HEIGHT = 6, N = WIDTH * HEIGHT, GROUP = 32, GROUPS = WIDTH / GROUP };
+    static uint8_t data[N];
+    static float scale[HEIGHT * GROUPS], out[N];
+    static int16_t zero[HEIGHT * GROUPS];
+    static uint32_t group[WIDTH];
+    uint64_t r = 88172645463325252, bad;
+
+    (void)state;
+    for (int i = 0; i < N; i++)
+        data[i] = (uint8_t)(i * 77);
+    for (int i = 0; i < HEIGHT * GROUPS; i++)
+        scale[i] = i % 9 ? ldexpf((float)(int64_t)next_bits(&r), -70) : 0.f;
+    for (int turn = 0; turn < 2000; turn++) {
+        bool four = turn % 2, zeros = turn / 2 % 2, order = turn / 4 % 2;
+        uint64_t first = next_bits(&r) % (N / 2) * 2, skip = next_bits(&r) % (N - first), n = 1 + next_bits(&r) % (N - first - skip);
+        uint64_t row0 = first / WIDTH;
+        struct sl_source s = {.dtype = four ? SL_DTYPE_I4 : SL_DTYPE_UINT8, .data = data + (four ? first / 2 : first), .first = first,
+                              .cols = WIDTH, .scale = scale + row0 * GROUPS, .scale_row0 = row0, .scale_cols = GROUPS, .block_rows = 1,
+                              .block_cols = GROUP, .zero = zeros ? zero + row0 * GROUPS : NULL, .group = order ? group : NULL};
+
+        for (int i = 0; i < HEIGHT * GROUPS; i++)
+            zero[i] = (int16_t)(next_bits(&r) % (four ? 17 : 257));
+        for (int i = 0; i < WIDTH; i++)
+            group[i] = i && turn / 8 % 4 ? group[i - 1] : (uint32_t)(next_bits(&r) % GROUPS);
+        for (int i = 0; i < WIDTH && turn / 8 % 4 == 1; i++)
+            group[i] = (uint32_t)i / GROUP;
+        assert_int_equal(sl_load_f32(&s, skip, n, out, &bad), 0);
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t at = first + skip + i, of = at / WIDTH * GROUPS + (order ? group[at % WIDTH] : at % WIDTH / GROUP);
+            int code = four ? at % 2 ? data[at / 2] / 16 : data[at / 2] % 16 : data[at];
+
+            same_float(out[i], (float)(code - (zeros ? zero[of] : four ? 8 : 128)) * scale[of]);
+        }
+    }
+}
+
 /* Every code under a number's two signs and 0, in blocks that end within the codes. */
 static void int8_values(void **state)
 {
     static const float scale[] = {0x1.fffffep-9f, -3.3f, 0, -0.f, 1e-44f, 0x1.8p119f};
     float out[6 * 250];
     uint8_t codes[6 * 250];
-    struct sl_source s = {SL_DTYPE_INT8, codes, 0, 500, scale, 0, 2, 1, 250};
+    struct sl_source s = {SL_DTYPE_INT8, codes, 0, 500, scale, 0, 2, 1, 250, NULL, NULL};
     uint64_t bad;
 
     (void)state;
@@ -241,7 +280,7 @@ static void fp4_values(void **state)
         for (int i = 31; i >= 0; i--)
             first = isfinite((float)twice[i % 16] * d) ? first : i;
         for (int turn = 0; turn < 2; turn++) {
-            struct sl_source s = {SL_DTYPE_F4, codes, 32, 32, &scale, 1, 1, 1, 32};
+            struct sl_source s = {SL_DTYPE_F4, codes, 32, 32, &scale, 1, 1, 1, 32, NULL, NULL};
 
             block[0] = (uint8_t)e;
             if (turn)
@@ -274,7 +313,7 @@ static void fp4_groups(void **state)
     for (int turn = 0; turn < 600; turn++) {
         uint64_t first = turn ? next_bits(&r) % (N / 2) * 2 : 0, skip = turn ? next_bits(&r) % (N - first) : 0;
         uint64_t n = turn ? 1 + next_bits(&r) % (N - first - skip) : N, row0 = first / WIDTH;
-        struct sl_source s = {SL_DTYPE_F4, data + first / 2, first, WIDTH, scale + row0 * (WIDTH / 32), row0, WIDTH / 32, 1, 32};
+        struct sl_source s = {SL_DTYPE_F4, data + first / 2, first, WIDTH, scale + row0 * (WIDTH / 32), row0, WIDTH / 32, 1, 32, NULL, NULL};
 
         assert_int_equal(sl_load_f32(&s, skip, n, out, &bad), 0);
         for (uint64_t i = 0; i < n; i++) {
@@ -302,7 +341,7 @@ static void fp4_groups(void **state)
 
 static int load_one(enum sl_dtype t, const void *raw, const float *scale, uint64_t n, float *out, uint64_t *bad)
 {
-    struct sl_source s = {t, raw, 640, 128, scale, 5, 1, 1, 128};
+    struct sl_source s = {t, raw, 640, 128, scale, 5, 1, 1, 128, NULL, NULL};
 
     *bad = UINT64_MAX;
     return sl_load_f32(&s, 0, n, out, bad);
@@ -380,6 +419,17 @@ static void refused(void **state)
     assert_int_equal(load_one(SL_DTYPE_INT8, e4m3, &big, 77, out, &bad), 0);
     assert_int_equal(load_one(SL_DTYPE_INT8, e4m3, &big, 100, out, &bad), SL_ESOURCE);
     assert_int_equal(bad, 640 + 77);
+    memset(e4m3, 127, sizeof e4m3);
+    e4m3[77] = 0; /* -128 again, and by its column */
+    for (int i = 0; i < 2; i++) {
+        uint32_t group[400] = {0};
+        struct sl_source s = {.dtype = SL_DTYPE_UINT8, .data = e4m3, .cols = 400, .scale = &big, .scale_cols = 1, .block_rows = 1,
+                              .block_cols = 400, .group = i ? group : NULL};
+
+        assert_int_equal(sl_load_f32(&s, 0, 77, out, &bad), 0);
+        assert_int_equal(sl_load_f32(&s, 0, 100, out, &bad), SL_ESOURCE);
+        assert_int_equal(bad, 77);
+    }
     assert_int_equal(load_one(SL_DTYPE_I8, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
     assert_int_equal(load_one(SL_DTYPE_I32, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
     assert_int_equal(load_one(SL_DTYPE_F8_E8M0, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
@@ -476,7 +526,7 @@ static void changed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_code),   cmocka_unit_test(block_scales),
-                                       cmocka_unit_test(packed_integers), cmocka_unit_test(int8_values), cmocka_unit_test(fp4_values), cmocka_unit_test(fp4_groups), cmocka_unit_test(repacks_nvfp4),
+                                       cmocka_unit_test(packed_integers), cmocka_unit_test(packed_zeros), cmocka_unit_test(int8_values), cmocka_unit_test(fp4_values), cmocka_unit_test(fp4_groups), cmocka_unit_test(repacks_nvfp4),
                                        cmocka_unit_test(wide_types),   cmocka_unit_test(refused),
                                        cmocka_unit_test(bf16_rounding), cmocka_unit_test(e4m3_halves),
                                        cmocka_unit_test(e4m3_to_q8_0), cmocka_unit_test(changed)};

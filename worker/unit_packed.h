@@ -1,0 +1,25 @@
+/* The parts of a run of packed integers, between unit.c, which places them in a slab, and convert_unit.c. Other sources
+ * have none. */
+#ifndef SLUICE_WORKER_UNIT_PACKED_H
+#define SLUICE_WORKER_UNIT_PACKED_H
+
+#include "worker/unit.h"
+
+/* Effect: what r->part has to hold for the run's elements, whose scales are set; without places. */
+void sl_packed_set(const struct sl_model_src *ms, struct sl_unit_run *r);
+
+/* Returns an upper bound of the slab bytes that the parts take. */
+uint64_t sl_packed_room(const struct sl_unit_run *r);
+
+/* Effect: gives the parts places from `used` on. Returns where they end. */
+uint64_t sl_packed_place(struct sl_unit_run *r, uint64_t used);
+
+/* Returns the reads that the parts take; and effect: *out = read i of them. */
+uint64_t sl_packed_reads(const struct sl_unit_run *r);
+void sl_packed_read(const struct sl_checkpoint *ck, const struct sl_unit_run *r, uint64_t i, struct sl_unit_read *out);
+
+/* Effect: s->zero and s->group, of parts that are read; s is else filled. Errors: SL_ESOURCE (a group that is none). */
+int sl_packed_unpack(const struct sl_unit_env *env, const struct sl_unit_run *r, uint8_t *slab, struct sl_source *s,
+                     struct sl_error *e) SL_MUST_USE;
+
+#endif
