@@ -416,6 +416,7 @@ static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error 
     SL_TRY(sl_ck_take_mistral(ck, e));
     SL_TRY(sl_ck_take_text(ck, e));
     SL_TRY(sl_ck_take_packed(ck, e));
+    SL_TRY(sl_ck_take_gptq(ck, e));
     sl_ck_take_fp4(ck);
     SL_TRY(sl_ck_take_int8(ck, e));
     return sl_ck_check_scales(ck, e) < 0 ? sl_ck_method_first(ck, e) : 0;

@@ -41,6 +41,10 @@ struct sl_gguf; /* proto/gguf.h */
 struct cJSON;
 struct sl_roots; /* proto/roots.h */
 
+/* How codes lie in words: along a row, or of several rows' columns side by side, as the programs that write GPTQ have it: in a word
+ * the next weights of one row, and behind it the same of the next row. */
+enum sl_packing { SL_PACKED_ALONG, SL_PACKED_GPTQ };
+
 struct sl_checkpoint {
     char *dir;  /* folder with config and tokenizer; NULL for GGUF sources */
     const struct sl_roots *roots; /* which its files must not leave; NULL: none are set */
@@ -61,6 +65,8 @@ struct sl_checkpoint {
     unsigned int_bits;             /* quantization_config tells of packed integers of so many bits, 4 or 8; 0: it does not */
     uint64_t int_group;            /* weights of a row under one scale of these; 0: the whole row */
     bool int_zeros, int_order;     /* they have zero points; columns have groups by a list */
+    enum sl_packing int_packing;
+    uint8_t int_zero_plus;         /* as sl_scale's */
     bool mxfp4, nvfp4;             /* quantization_config tells of weights packed as MXFP4; as NVFP4, or a weight is that */
     void *priv;                    /* name table and arenas */
 };
@@ -120,6 +126,8 @@ struct sl_scale {
     uint32_t width;      /* bytes of one as stored, when planned from config.json alone; ... */
     uint64_t more;       /* ... and those of zero points and order */
     uint32_t zeros, order; /* of I4, UINT8: 1 + the tensor of zero points, of each column's group; 0: none */
+    enum sl_packing packing; /* of these; but for SL_PACKED_ALONG scales and zero points lie by groups, then rows */
+    uint8_t zero_plus;   /* what a zero point is more than as stored */
     bool any_sign;       /* of integers: negative scales mean what they say; of FP8, F4 they are damage */
     bool no_sign;        /* of NVFP4's groups: of a 0 the sign is lost, as in ggml's blocks */
 };
@@ -138,7 +146,7 @@ static inline uint64_t sl_scale_row(const struct sl_scale *s, uint64_t row)
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
  * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 and UINT8 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
  * one for each group of a row, of the former two also zero points ("X.weight_zero_point": I32, packed as the weights but down a column), and
- * a list that has for each column its group ("X.weight_g_idx"). Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
+ * a list that has for each column its group ("X.weight_g_idx"); of GPTQ "X.scales", "X.qzeros" and "X.g_idx". Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
  * have blocks that begin anew with each of 8 or 4 parts. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
  * SL_EUNSUPPORTED (a weight of four dimensions or more; of three where scales are those of groups). Several FP8 or INT8
  * matrices in one tensor of three, with a scale for each or a matrix of scales for each, are one of all their rows. */

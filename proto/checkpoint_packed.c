@@ -103,7 +103,7 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
     static const struct { const char *suffix, *what; } odd[] = {
         {ZEROS, "zero points"}, {ORDER, "an order of its own"}, {".weight_global_scale", "a scale of the whole"}};
 
-    if (!ck->int_bits && !ck->mxfp4 && !ck->nvfp4) {
+    if ((!ck->int_bits || ck->int_packing != SL_PACKED_ALONG) && !ck->mxfp4 && !ck->nvfp4) {
         sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config "
                 "with quant_method 'compressed-tensors' and format 'pack-quantized', 'mxfp4-pack-quantized' or "
                 "'nvfp4-pack-quantized'; is it of this model?", t->name);
@@ -123,47 +123,52 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
     return check_integers(ck, t, n, checked, e);
 }
 
-static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
+int sl_ck_name_weights(struct sl_checkpoint *ck, const char *from, struct sl_error *e)
 {
     struct sl_ck_priv *p = sl_ck_priv(ck);
-    bool floats = ck->mxfp4 || ck->nvfp4;
-    uint64_t weights = floats ? IN_A_BYTE : in_a_word(ck);
-    char *to = p->arenas[p->n_arenas] = malloc(room);
+    size_t room = 0, n;
+    char *to;
 
+    for (uint32_t i = 0; i < ck->n_tensors; i++)
+        room += (n = sl_stem(ck->tensors[i].name, from)) ? n + sizeof WEIGHT : 0;
+    if (!room)
+        return 0;
+    to = p->arenas[p->n_arenas] = malloc(room);
     if (!to)
         return sl_fail(e, SL_EFAIL, "out of memory for the names of packed tensors");
     p->n_arenas++;
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
         struct sl_src_tensor *t = &ck->tensors[i];
-        size_t n = sl_stem(t->name, PACKED);
 
-        if (!n)
+        if (!(n = sl_stem(t->name, from)))
             continue;
         memcpy(to, t->name, n);
         strcpy(to + n, WEIGHT);
         t->name = to;
         to += n + sizeof WEIGHT;
-        t->dtype = floats ? SL_DTYPE_F4 : ck->int_bits == 8 ? SL_DTYPE_UINT8 : SL_DTYPE_I4;
-        t->shape[1] *= weights;
-        t->elems *= weights;
     }
     return sl_ck_name_anew(ck, e);
 }
 
 int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e)
 {
+    bool floats = ck->mxfp4 || ck->nvfp4;
     uint32_t checked = UINT32_MAX;
-    size_t room = 0;
 
     for (uint32_t i = 0; i < ck->n_tensors && !ck->is_gguf; i++) {
-        size_t n = sl_stem(ck->tensors[i].name, PACKED);
+        struct sl_src_tensor *t = &ck->tensors[i];
+        size_t n = sl_stem(t->name, PACKED);
+        uint64_t weights;
 
         if (!n)
             continue;
-        SL_TRY(check_packed(ck, &ck->tensors[i], n, &checked, e));
-        room += n + sizeof WEIGHT;
+        SL_TRY(check_packed(ck, t, n, &checked, e));
+        weights = floats ? IN_A_BYTE : in_a_word(ck);
+        t->dtype = floats ? SL_DTYPE_F4 : ck->int_bits == 8 ? SL_DTYPE_UINT8 : SL_DTYPE_I4;
+        t->shape[1] *= weights;
+        t->elems *= weights;
     }
-    return room ? rename_all(ck, room, e) : 0;
+    return ck->is_gguf ? 0 : sl_ck_name_weights(ck, PACKED, e);
 }
 
 /* Effect: *at = 1 + the tensor of integers that has that suffix in place of ".weight", whose shape is to be n numbers; 0: there is none. */
@@ -187,19 +192,22 @@ static int find_part(const struct sl_checkpoint *ck, const struct sl_src_tensor 
 
 int sl_ck_match_packing(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, struct sl_scale *s, struct sl_error *e)
 {
-    const uint64_t zeros[] = {sl_ceil_div_u64(s->rows, in_a_word(ck)), s->cols};
+    const uint64_t zeros[] = {sl_ceil_div_u64(s->rows, in_a_word(ck)), s->cols}, by_group[] = {zeros[1], zeros[0]};
+    bool along = ck->int_packing == SL_PACKED_ALONG;
 
-    SL_TRY(find_part(ck, w, ZEROS, 2, zeros, &s->zeros, e));
-    return find_part(ck, w, ORDER, 1, &w->shape[1], &s->order, e);
+    s->packing = ck->int_packing;
+    s->zero_plus = ck->int_zero_plus;
+    SL_TRY(find_part(ck, w, along ? ZEROS : ".qzeros", 2, along ? zeros : by_group, &s->zeros, e));
+    return find_part(ck, w, along ? ORDER : ".g_idx", 1, &w->shape[1], &s->order, e);
 }
 
 bool sl_ck_is_packing(const struct sl_checkpoint *ck, const char *name)
 {
-    static const char *const suffixes[] = {"_shape", "_zero_point", "_g_idx"};
+    static const char *const suffixes[] = {".weight_shape", ZEROS, ORDER, ".qzeros", ".g_idx"};
 
-    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+    for (size_t i = ck->int_packing == SL_PACKED_ALONG ? 0 : 3; i < (ck->int_packing == SL_PACKED_ALONG ? 3 : 5); i++) {
         size_t n = sl_stem(name, suffixes[i]);
-        uint32_t w = n ? sl_ck_find_joined(ck, name, n, "") : SL_NO_TENSOR;
+        uint32_t w = n ? sl_ck_find_joined(ck, name, n, WEIGHT) : SL_NO_TENSOR;
 
         if (w != SL_NO_TENSOR && (ck->tensors[w].dtype == SL_DTYPE_I4 || ck->tensors[w].dtype == SL_DTYPE_UINT8))
             return true;

@@ -80,6 +80,12 @@ int sl_ck_method_first(const struct sl_checkpoint *ck, struct sl_error *e);
  * Errors: SL_ESOURCE, SL_EUNSUPPORTED. */
 int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: the same of each X.qweight, where quant_method says what it is (checkpoint_gptq.c). */
+int sl_ck_take_gptq(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: each name that ends in `from` ends in ".weight" instead. Errors: SL_EFAIL, SL_ESOURCE (a name is there twice). */
+int sl_ck_name_weights(struct sl_checkpoint *ck, const char *from, struct sl_error *e) SL_MUST_USE;
+
 /* Effect: sets zeros and order of a packed weight's scales, whose other members are set. Errors: SL_ESOURCE. */
 int sl_ck_match_packing(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, struct sl_scale *s, struct sl_error *e) SL_MUST_USE;
 

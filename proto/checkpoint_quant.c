@@ -233,12 +233,41 @@ static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error 
     return sl_ck_class_first(ck, e);
 }
 
+/* quant_method "gptq"; the second format of these, without which there is the first, has zero points as they are. */
+static int read_gptq(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *e)
+{
+    const cJSON *form = cJSON_GetObjectItemCaseSensitive(q, "checkpoint_format"), *words = cJSON_GetObjectItemCaseSensitive(q, "pack_dtype");
+    const cJSON *size = cJSON_GetObjectItemCaseSensitive(q, "group_size");
+    uint64_t bits = 0, group = 0;
+    char odd[100];
+
+    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(q, "bits"), 64, &bits) || (bits != 4 && bits != 8))
+        snprintf(odd, sizeof odd, "bits %" PRIu64 " instead of 4 or 8", bits);
+    else if (form && !cJSON_IsNull(form) && !is_text(form, "gptq") && !is_text(form, "gptq_v2"))
+        snprintf(odd, sizeof odd, "checkpoint_format '%.40s' instead of 'gptq' or 'gptq_v2'", cJSON_IsString(form) ? form->valuestring : "");
+    else if (words && !cJSON_IsNull(words) && !is_text(words, "int32"))
+        snprintf(odd, sizeof odd, "pack_dtype '%.40s' instead of 'int32'", cJSON_IsString(words) ? words->valuestring : "");
+    else {
+        ck->int_bits = (unsigned)bits;
+        ck->int_group = sl_json_uint(size, GROUP_MAX, &group) ? group : 0; /* -1: the whole row */
+        ck->int_zeros = ck->int_order = true;
+        ck->int_packing = SL_PACKED_GPTQ;
+        ck->int_zero_plus = !is_text(form, "gptq_v2");
+        return 0;
+    }
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'gptq' with %s, which is not supported: give an FP8 or BF16 "
+            "checkpoint of the model", odd);
+    return sl_ck_class_first(ck, e);
+}
+
 static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
 {
     const cJSON *q = quantization(ck), *format = cJSON_GetObjectItemCaseSensitive(q, "format");
 
     ck->nvfp4 = sl_arch_modelopt(q) == SL_MODELOPT_NVFP4;
     ck->mxfp4 = sl_arch_modelopt(q) == SL_MODELOPT_MXFP4 || sl_arch_quark(q, "fp4");
+    if (is_text(method_of(q), "gptq"))
+        return read_gptq(ck, q, e);
     if (!is_text(method_of(q), "compressed-tensors") || !cJSON_IsString(format) || is_plain(format))
         return 0;
     ck->mxfp4 = is_text(format, "mxfp4-pack-quantized");
@@ -315,15 +344,32 @@ static size_t layer_names(const struct sl_checkpoint *ck, const char *weight, ch
     return !sl_ck_priv(ck)->text ? 1 : in_model ? 3 : 2;
 }
 
+/* GPTQ's "dynamic" has a member "-:" and an expression for each layer, or for some, that it leaves out. */
+static int leaves_out(const cJSON *dynamic, char names[LAYER_NAMES][LAYER_BUF], size_t n, struct sl_error *e)
+{
+    const cJSON *entry = cJSON_IsObject(dynamic) ? dynamic->child : NULL;
+    char text[1024];
+    int hit = 0;
+
+    for (int i = 0; i < PATTERNS_MAX && entry && !hit; i++, entry = entry->next)
+        if (strncmp(entry->string, "-:", 2) == 0 && snprintf(text, sizeof text, "re:%s", entry->string + 2) < (int)sizeof text)
+            for (size_t k = 0; k < n && !hit; k++)
+                hit = ignores(text, names[k], e);
+    return hit;
+}
+
 int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
 {
     const cJSON *q = quantization(ck);
     const char *list = is_text(method_of(q), "fbgemm_fp8") ? "modules_to_not_convert" : "ignore";
+    const cJSON *dynamic = is_text(method_of(q), "gptq") ? cJSON_GetObjectItemCaseSensitive(q, "dynamic") : NULL;
     const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(q, list), 0);
     char names[LAYER_NAMES][LAYER_BUF];
     size_t n = layer_names(ck, name, names);
-    int hit = 0, n_patterns = 0;
+    int hit = is_text(method_of(q), "gptq") && !cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(q, "lm_head")) && strcmp(names[0], "lm_head") == 0;
+    int n_patterns = 0;
 
+    hit = hit ? hit : leaves_out(dynamic, names, n, e);
     for (int i = 0; i < NAMES_MAX && entry && !hit; i++, entry = entry->next)
         if (cJSON_IsString(entry) && (strncmp(entry->valuestring, "re:", 3) != 0 || n_patterns++ < PATTERNS_MAX))
             for (size_t k = 0; k < n && !hit; k++)

@@ -22,6 +22,12 @@ static bool is_integer(enum sl_dtype t)
     return t == SL_DTYPE_I4 || t == SL_DTYPE_UINT8 || t == SL_DTYPE_INT8;
 }
 
+/* With scales by groups, then rows. */
+static bool is_packed(const struct sl_checkpoint *ck, enum sl_dtype t)
+{
+    return ck->int_packing != SL_PACKED_ALONG && (t == SL_DTYPE_I4 || t == SL_DTYPE_UINT8);
+}
+
 static bool has_scale(enum sl_dtype t)
 {
     return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || t == SL_DTYPE_INT8 || is_grouped(t);
@@ -52,7 +58,7 @@ uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight)
     if (t == SL_NO_TENSOR)
         t = sl_ck_find_joined(ck, weight, strlen(weight), "_scale");
     if (t == SL_NO_TENSOR && base)
-        t = sl_ck_find_joined(ck, weight, base, ".scale");
+        t = sl_ck_find_joined(ck, weight, base, ck->int_packing == SL_PACKED_ALONG ? ".scale" : ".scales");
     return t;
 }
 
@@ -70,8 +76,13 @@ static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_ten
     uint64_t group = group_of(ck, w, s->dtype);
 
     out->rows = w->shape[0];
-    out->cols = w->shape[1] / group;
     out->block_rows = 1;
+    if (is_packed(ck, w->dtype)) {
+        out->cols = s->shape[0];
+        out->block_cols = sl_ceil_div_u64(w->shape[1], out->cols ? out->cols : 1);
+        return s->n_dims == 2 && out->cols && s->shape[1] == out->rows;
+    }
+    out->cols = w->shape[1] / group;
     out->block_cols = group;
     out->no_sign = w->dtype == SL_DTYPE_F4 && s->dtype == SL_DTYPE_F8_E4M3;
     return w->n_dims == 2 && w->shape[1] % group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
@@ -159,7 +170,9 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
 {
     char ws[SL_SHAPE_TEXT], ss[SL_SHAPE_TEXT], want[128] = "[] or [1]";
 
-    if (is_grouped(w->dtype))
+    if (is_packed(ck, w->dtype))
+        snprintf(want, sizeof want, "[n, %" PRIu64 "]", w->shape[0]);
+    else if (is_grouped(w->dtype))
         snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0],
                  group_of(ck, w, s->dtype));
     else if (w->n_dims == 3 && ck->fp8_block_rows && ck->fp8_block_cols && w->shape[1] % ck->fp8_block_rows)
@@ -266,7 +279,7 @@ static bool is_activation_scale(const char *name)
 
 /* The name of the weight that a tensor of this name would scale, in buf; false
  * when the name is not a scale's. *sure: it can be nothing else than a scale. */
-static bool weight_name(const char *name, char buf[NAME_BUF], bool *sure)
+static bool weight_name(const struct sl_checkpoint *ck, const char *name, char buf[NAME_BUF], bool *sure)
 {
     size_t n = sl_stem(name, "_scale_inv");
     const char *suffix = "";
@@ -279,7 +292,7 @@ static bool weight_name(const char *name, char buf[NAME_BUF], bool *sure)
         n = sl_stem(name, "_scale");
     }
     if (!n) {
-        n = sl_stem(name, ".scale");
+        n = sl_stem(name, ck->int_packing == SL_PACKED_ALONG ? ".scale" : ".scales");
         suffix = ".weight";
     }
     if (!n || n + strlen(suffix) >= NAME_BUF)
@@ -314,7 +327,7 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
         return SL_ROLE_SCALE;
     if (sl_ck_is_packing(ck, name))
         return SL_ROLE_PACKING;
-    if (!weight_name(name, weight, &sure))
+    if (!weight_name(ck, name, weight, &sure))
         return SL_ROLE_WEIGHT;
     w = sl_checkpoint_find(ck, weight);
     if (w != SL_NO_TENSOR && has_scale(ck->tensors[w].dtype)) {

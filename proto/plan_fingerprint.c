@@ -130,6 +130,8 @@ static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, co
         put_src_tensor(d, in->ck, m->src[i].tensor);
         put_src_tensor(d, in->ck, m->src[i].scale.tensor);
         put_blocks(d, in->ck, &m->src[i].scale);
+        if (m->src[i].scale.zero_plus)
+            put_str(d, "zero points are one more");
         if (m->src[i].scale.zeros)
             put_src_tensor(d, in->ck, m->src[i].scale.zeros - 1);
         if (m->src[i].scale.order)

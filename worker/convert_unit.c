@@ -495,6 +495,7 @@ static uint64_t chunk_of(const struct job *j)
 static int open_sources(struct job *j, uint8_t *slab)
 {
     for (uint32_t i = 0; i < j->u->n_runs; i++) {
+        sl_packed_arrange(j->env, &j->u->run[i], slab);
         if (j->u->run[i].n_scales)
             SL_TRY(decode_scales(j, i, slab));
         set_source(j, i);

@@ -261,8 +261,21 @@ static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint
         *v -= bits == 4 ? 8 : 128;
         return 0;
     }
-    SL_TRY(word_at(r, s->scale.zeros - 1, row / in_word * s->scale.cols + group, &word, e));
-    *v -= (float)(word >> row % in_word * bits & ((1u << bits) - 1));
+    SL_TRY(word_at(r, s->scale.zeros - 1, s->scale.packing == SL_PACKED_ALONG ? row / in_word * s->scale.cols + group
+                                          : group * (s->rows / in_word) + row / in_word, &word, e));
+    *v -= (float)((word >> row % in_word * bits & ((1u << bits) - 1)) + s->scale.zero_plus);
+    return 0;
+}
+
+/* Of a matrix whose rows lie side by side. */
+static int code_by_column(struct source_reader *r, const struct sl_model_src *s, uint64_t row, uint64_t col, float *v, struct sl_error *e)
+{
+    const struct sl_src_tensor *t = &r->ck->tensors[s->tensor];
+    unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, in_word = 32 / bits;
+    uint8_t b;
+
+    SL_TRY(fetch(r, t->file, t->offset + 4 * (col / in_word * s->rows + row) + col % in_word * bits / 8, 1, &b, e));
+    *v = (float)(bits == 8 ? b : col % 2 ? b >> 4 : b % 16);
     return 0;
 }
 
@@ -284,7 +297,7 @@ static int group_of(struct source_reader *r, const struct sl_scale *s, uint64_t 
 static int scale_of(struct source_reader *r, const struct sl_scale *s, uint64_t row, uint64_t group,
                     float *v, struct sl_error *e)
 {
-    uint64_t index = sl_scale_row(s, row) * s->cols + group;
+    uint64_t index = s->packing == SL_PACKED_ALONG ? sl_scale_row(s, row) * s->cols + group : group * s->rows + row;
 
     if (s->tensor != r->scale_tensor || index != r->scale_index) {
         SL_TRY(stored(r, s->tensor, index, &r->scale, e));
@@ -352,7 +365,10 @@ static int element_of(struct source_reader *r, const struct sl_out_tensor *t, co
     float scale;
 
     source_place(t, s, j, &row, &col);
-    SL_TRY(stored(r, s->tensor, row * s->cols + col, v, e));
+    if (s->scale.packing == SL_PACKED_ALONG)
+        SL_TRY(stored(r, s->tensor, row * s->cols + col, v, e));
+    else
+        SL_TRY(code_by_column(r, s, row, col, v, e));
     if (s->scale.tensor != SL_NO_TENSOR) {
         SL_TRY(group_of(r, &s->scale, col, &group, e));
         SL_TRY(less_zero(r, s, row, group, v, e));

@@ -119,21 +119,37 @@ static int file_of(struct source_rows *r, uint32_t file, int *fd, struct sl_erro
     return 0;
 }
 
+/* Bytes of a checkpoint tensor, which has them. */
+static int stored_bytes(struct source_rows *r, uint32_t tensor, uint64_t from, uint64_t bytes, void *to, struct sl_error *e)
+{
+    const struct sl_src_tensor *t = &r->ck->tensors[tensor];
+    int fd = -1;
+
+    SL_TRY(file_of(r, t->file, &fd, e));
+    r->bytes += bytes;
+    return sl_source_read(fd, r->ck->files[t->file].path, to, bytes, t->offset + from, e);
+}
+
 /* Elements first .. first + n of a checkpoint tensor, as stored. */
 static int stored(struct source_rows *r, uint32_t tensor, uint64_t first, uint64_t n, void *to,
                   struct sl_error *e)
 {
     const struct sl_src_tensor *t = &r->ck->tensors[tensor];
     const struct sl_dtype_info *d = sl_dtype_info((int)t->dtype);
-    uint64_t bytes = n / d->block * d->bytes;
-    int fd = -1;
 
     if (first > t->elems || n > t->elems - first || first % d->block || n % d->block)
         return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': rows do not fit its blocks", t->name);
-    SL_TRY(file_of(r, t->file, &fd, e));
-    r->bytes += bytes;
-    return sl_source_read(fd, r->ck->files[t->file].path, to, bytes,
-                          t->offset + first / d->block * d->bytes, e);
+    return stored_bytes(r, tensor, first / d->block * d->bytes, n / d->block * d->bytes, to, e);
+}
+
+/* Column `at` of a tensor that has n rows of `cols` words or halves. */
+static int column(struct source_rows *r, uint32_t tensor, uint64_t cols, uint64_t at, uint64_t n, uint8_t *to, struct sl_error *e)
+{
+    uint64_t width = sl_dtype_info((int)r->ck->tensors[tensor].dtype)->bytes;
+
+    for (uint64_t i = 0; i < n; i++)
+        SL_TRY(stored_bytes(r, tensor, (i * cols + at) * width, width, to + i * width, e));
+    return 0;
 }
 
 /* r->zero = the zero points of a row; bits: of one. */
@@ -145,10 +161,13 @@ static int load_zeros(struct source_rows *r, const struct sl_scale *s, unsigned 
 
     SL_TRY(room((void **)&r->zero, &r->zero_room, s->cols * sizeof *r->zero, e));
     SL_TRY(room((void **)&r->raw, &r->raw_room, bytes, e));
-    SL_TRY(stored(r, s->zeros - 1, row / in_word * s->cols, s->cols, r->raw, e));
+    if (s->packing == SL_PACKED_ALONG)
+        SL_TRY(stored(r, s->zeros - 1, row / in_word * s->cols, s->cols, r->raw, e));
+    else
+        SL_TRY(column(r, s->zeros - 1, s->rows / in_word, row / in_word, s->cols, r->raw, e));
     for (uint64_t i = 0; i < s->cols; i++) {
         memcpy(&word, r->raw + i * sizeof word, sizeof word);
-        r->zero[i] = (int16_t)(word >> row % in_word * bits & ((1u << bits) - 1));
+        r->zero[i] = (int16_t)((word >> row % in_word * bits & ((1u << bits) - 1)) + s->zero_plus);
     }
     return 0;
 }
@@ -166,7 +185,10 @@ static int load_scales(struct source_rows *r, const struct sl_scale *s, unsigned
     r->scale_tensor = SL_NO_TENSOR;
     SL_TRY(room((void **)&r->scale, &r->scale_room, bytes, e));
     SL_TRY(room((void **)&r->raw, &r->raw_room, bytes, e));
-    SL_TRY(stored(r, s->tensor, row * s->cols, s->cols, r->raw, e));
+    if (s->packing == SL_PACKED_ALONG)
+        SL_TRY(stored(r, s->tensor, row * s->cols, s->cols, r->raw, e));
+    else
+        SL_TRY(column(r, s->tensor, s->rows, row, s->cols, r->raw, e));
     src.data = r->raw;
     if (!exponents && sl_load_f32(&src, 0, s->cols, r->scale, &bad) == SL_EUNSUPPORTED)
         return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' holds scales as %s", t->name,
@@ -204,6 +226,21 @@ static int load_groups(struct source_rows *r, const struct sl_scale *s, uint64_t
     return 0;
 }
 
+/* n elements of a row from col on, as stored, to where src then has them; of rows that lie side by side the words with them. */
+static int codes(struct source_rows *r, const struct sl_model_src *s, uint64_t row, uint64_t col, uint64_t n, struct sl_source *src,
+                 struct sl_error *e)
+{
+    uint64_t in_word = s->dtype == SL_DTYPE_I4 ? 8 : 4, word = col / in_word;
+
+    src->data = r->raw;
+    if (s->scale.packing == SL_PACKED_ALONG)
+        return stored(r, s->tensor, row * s->cols + col, n, r->raw, e);
+    src->first = word * in_word;
+    for (uint64_t i = word; i <= (col + n - 1) / in_word; i++)
+        SL_TRY(stored_bytes(r, s->tensor, 4 * (i * s->rows + row), 4, r->raw + 4 * (i - word), e));
+    return 0;
+}
+
 /* Elements first .. first + n of a source's matrix, row-major. */
 static int elements(struct source_rows *r, const struct sl_model_src *s, uint64_t first, uint64_t n,
                     float *out, struct sl_error *e)
@@ -230,10 +267,9 @@ static int elements(struct source_rows *r, const struct sl_model_src *s, uint64_
             SL_TRY(load_groups(r, &s->scale, s->cols, e));
             src.group = r->group;
         }
-        SL_TRY(room((void **)&r->raw, &r->raw_room, take * 8, e));
-        SL_TRY(stored(r, s->tensor, first, take, r->raw, e));
-        src.data = r->raw;
-        rc = sl_load_f32(&src, 0, take, out, &bad);
+        SL_TRY(room((void **)&r->raw, &r->raw_room, take * 8 + 8, e));
+        SL_TRY(codes(r, s, row, col, take, &src, e));
+        rc = sl_load_f32(&src, col - src.first, take, out, &bad);
         if (rc == SL_ESOURCE)
             return sl_fail(e, rc, "tensor '%s' in '%s': row %llu, column %llu is NaN or infinite; the "
                            "source is damaged", t->name, r->ck->files[t->file].path,

@@ -34,11 +34,6 @@ struct source {
     bool narrow;
 };
 
-static uint64_t elem_bytes(const struct sl_dtype_info *d, uint64_t n)
-{
-    return n / d->block * d->bytes;
-}
-
 static struct source source_of(const struct sl_unit_env *env, uint32_t src)
 {
     struct source s = {.ms = &env->plan->model->src[src]};
@@ -65,6 +60,10 @@ static void set_run(const struct source *s, uint32_t src, uint64_t first, uint64
     r->elems = n;
     if (!s->scale_bytes)
         return;
+    if (sc->packing != SL_PACKED_ALONG) {
+        sl_packed_set(s->ms, s->scale_bytes, r);
+        return;
+    }
     r->scale_row0 = sl_scale_row(sc, row0);
     r->narrow = s->narrow;
     if (s->narrow) {
@@ -76,7 +75,7 @@ static void set_run(const struct source *s, uint32_t src, uint64_t first, uint64
         r->scale_first = r->scale_row0 * sc->cols;
         r->n_scales = (sl_scale_row(sc, row1) - r->scale_row0 + 1) * sc->cols;
     }
-    sl_packed_set(s->ms, r);
+    sl_packed_set(s->ms, s->scale_bytes, r);
 }
 
 /* The slab as it is being filled from both ends. */
@@ -93,8 +92,10 @@ static bool fits(const struct room *room, const struct source *s, const struct s
     uint64_t out = room->raw ? 0 : up((room->elems + r->elems) / room->type->block * room->type->bytes
                                       + room->type->bytes, 64) + room->slack;
 
-    return room->used + weights_room(elem_bytes(s->dt, r->elems)) +
-           scales_room(r->n_scales, s->scale_bytes) + sl_packed_room(r) + out <= room->bytes;
+    if (s->ms->scale.packing != SL_PACKED_ALONG)
+        return room->used + sl_packed_room(s->ms, r) + out <= room->bytes;
+    return room->used + weights_room(sl_elem_bytes(s->dt, r->elems)) +
+           scales_room(r->n_scales, s->scale_bytes) + sl_packed_room(s->ms, r) + out <= room->bytes;
 }
 
 /* The most elements, a multiple of grain and at most limit, that still fit; 0: none. */
@@ -120,9 +121,14 @@ static uint64_t most(const struct room *room, const struct source *s, uint32_t s
  * by one, without their pages. */
 static void place(struct room *room, const struct source *s, struct sl_unit_run *r, bool packed)
 {
-    uint64_t bytes = elem_bytes(s->dt, r->elems);
+    uint64_t bytes = sl_elem_bytes(s->dt, r->elems);
     bool big = bytes >= SL_UNIT_BIG && !packed;
 
+    room->elems += r->elems;
+    if (r->rows) {
+        room->used = sl_packed_place(s->ms, r, room->used);
+        return;
+    }
     r->place = up(room->used, big ? 4096 : 64);
     r->at = r->place;
     room->used = r->place + (big ? up(bytes, 4096) + 4096 : bytes);
@@ -131,8 +137,7 @@ static void place(struct room *room, const struct source *s, struct sl_unit_run 
         r->scale_f32 = up(r->scale_raw + r->n_scales * s->scale_bytes, 64);
         room->used = r->scale_f32 + r->n_scales * sizeof(float);
     }
-    room->used = sl_packed_place(r, room->used);
-    room->elems += r->elems;
+    room->used = sl_packed_place(s->ms, r, room->used);
 }
 
 /* Where output element i of a tensor begins in its sources, and how many
@@ -327,7 +332,7 @@ static bool cut_viewed(const struct sl_unit_env *env, const struct sl_out_tensor
     struct source s = source_of(env, t->first_src);
     const struct sl_view *v = t->view;
 
-    if (!v->period || u->elem0 % v->period || s.narrow || elem_bytes(s.dt, v->part[0].run) >= SL_UNIT_BIG)
+    if (!v->period || u->elem0 % v->period || s.narrow || sl_elem_bytes(s.dt, v->part[0].run) >= SL_UNIT_BIG)
         return false;
     return cut_whole(&s, t->first_src, v->period, left, room, SL_UNIT_VIEWED, u);
 }
@@ -354,6 +359,8 @@ static int cut_k(const struct sl_unit_env *env, const struct sl_out_tensor *t, u
     }
     if (u->n_runs)
         return 0;
+    if (s.ms->scale.packing != SL_PACKED_ALONG)
+        return too_big(env, t, e);
     u->mode = SL_UNIT_COLUMNS_K;
     u->col0 = in / t->nope;
     hi = (t->lora - u->col0) / step;
@@ -446,10 +453,7 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
     }
     u->elems = room.elems;
     place_output(env, pt, u);
-    u->n_reads = u->mode == SL_UNIT_COLUMNS_K ? t->nope : u->n_runs;
-    u->n_plain = u->n_reads;
-    for (uint32_t i = 0; i < u->n_runs; i++)
-        u->n_reads += (u->run[i].n_scales > 0) + sl_packed_reads(&u->run[i]);
+    sl_unit_count_reads(u, t->nope);
     return 1;
 }
 
@@ -498,75 +502,6 @@ int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit 
         return 1;
     }
     return 0;
-}
-
-/* Read *i of a unit: which run it belongs to; *i = which of that run's parts, or UINT64_MAX. */
-static uint32_t run_of(const struct sl_unit *u, uint64_t *i, bool *scales)
-{
-    uint64_t left = *i, reads;
-    uint32_t k = 0;
-
-    *i = UINT64_MAX;
-    *scales = false;
-    if (left < u->n_plain)
-        return u->mode == SL_UNIT_COLUMNS_K ? 0 : (uint32_t)left;
-    for (left -= u->n_plain;; k++) {
-        *scales = left == 0 && u->run[k].n_scales;
-        if (*scales)
-            return k;
-        left -= u->run[k].n_scales > 0;
-        reads = sl_packed_reads(&u->run[k]);
-        if (left < reads)
-            break;
-        left -= reads;
-    }
-    *i = left;
-    return k;
-}
-
-void sl_unit_read(const struct sl_unit_env *env, const struct sl_unit *u, uint64_t i,
-                  struct sl_unit_read *r)
-{
-    uint64_t part = i;
-    bool scales;
-    const struct sl_unit_run *run = &u->run[run_of(u, &part, &scales)];
-    const struct sl_model_src *ms = &env->plan->model->src[run->src];
-    const struct sl_src_tensor *st = &env->ck->tensors[scales ? ms->scale.tensor : ms->tensor];
-    const struct sl_dtype_info *d = sl_dtype_info((int)st->dtype);
-    uint64_t first = run->first, n = run->elems;
-
-    if (part != UINT64_MAX) {
-        sl_packed_read(env->ck, run, part, r);
-        return;
-    }
-    r->big = false;
-    r->place = run->place;
-    if (scales) {
-        first = run->scale_first;
-        n = run->n_scales;
-        r->place = run->scale_raw;
-    } else if (u->mode == SL_UNIT_COLUMNS_K) {
-        first += i * ms->cols;
-        n = u->n_cols;
-        r->place += i * elem_bytes(d, n);
-    } else {
-        r->big = elem_bytes(d, n) >= SL_UNIT_BIG;
-    }
-    r->tensor = scales ? ms->scale.tensor : ms->tensor;
-    r->file = st->file;
-    r->off = st->offset + elem_bytes(d, first);
-    r->bytes = (uint32_t)elem_bytes(d, n);
-}
-
-void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at)
-{
-    struct sl_unit_run *run = &u->run[i];
-
-    if (i >= u->n_plain || u->mode == SL_UNIT_COLUMNS_K)
-        return;
-    run->at = at;
-    if (u->raw) /* room for both was made where the run is big */
-        u->out_at = u->out_bytes >= SL_UNIT_BIG ? run->place + u->file_at % 4096 : at;
 }
 
 void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)

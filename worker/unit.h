@@ -20,13 +20,14 @@ enum sl_unit_mode {
     SL_UNIT_IDS,      /* as SL_UNIT_IN_ORDER, integers that are to be I32 */
 };
 
-/* What packed integers need besides, a line or several at equal distances. */
-enum { SL_PART_ZEROS, SL_PART_ORDER, SL_UNIT_PARTS };
+/* What packed integers need besides, and these themselves where they are not packed along rows: a line or several at equal
+ * distances. */
+enum { SL_PART_ZEROS, SL_PART_ORDER, SL_PART_CODES, SL_PART_SCALES, SL_UNIT_PARTS };
 struct sl_unit_part {
     uint32_t tensor;         /* of the checkpoint */
     uint64_t from, step, n;  /* byte of the tensor at which the first line begins; from one to the next; lines, 0: nothing */
     uint64_t bytes;          /* of a line */
-    uint64_t place;          /* slab offset of the first; the others follow it */
+    uint64_t place, at;      /* slab offset of the room for the first, the others follow it; of the first, once read */
 };
 
 /* A run of elements of one source matrix, and where they lie in the slab. */
@@ -43,6 +44,8 @@ struct sl_unit_run {
     bool narrow;             /* the run lies in one row, the scales are those over it only */
     struct sl_unit_part part[SL_UNIT_PARTS];
     uint64_t zeros;          /* slab offset of the zero points, an int16_t for each scale */
+    uint64_t row0, rows;     /* of codes that are not packed along rows: those that are read, whole words */
+    uint64_t codes;          /* slab offset of these rows, packed along */
 };
 
 struct sl_unit {
@@ -103,6 +106,14 @@ int sl_cut_check(const struct sl_unit_env *env, struct sl_cut *c, const struct s
 /* Effect: makes a unit that is read the next member's: its type, its place for the
  * output. In a group, before every sl_unit_convert. */
 void sl_unit_turn(const struct sl_unit_env *env, struct sl_unit *u);
+
+static inline uint64_t sl_elem_bytes(const struct sl_dtype_info *d, uint64_t n)
+{
+    return n / d->block * d->bytes;
+}
+
+/* Effect: sets n_plain and n_reads of a unit that is cut; rows: of a head, of which SL_UNIT_COLUMNS_K reads each by itself. */
+void sl_unit_count_reads(struct sl_unit *u, uint64_t rows);
 
 /* One read of a unit. */
 struct sl_unit_read {

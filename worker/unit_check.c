@@ -31,9 +31,9 @@ static int check_packing(const struct sl_checkpoint *ck, const struct sl_model_s
     const struct sl_scale *sc = &ms->scale;
     uint64_t in_word = ms->dtype == SL_DTYPE_I4 ? 8 : 4;
 
-    if (!sc->zeros && !sc->order)
+    if (!sc->zeros && !sc->order && sc->packing == SL_PACKED_ALONG)
         return 0;
-    if ((ms->dtype != SL_DTYPE_I4 && ms->dtype != SL_DTYPE_UINT8) || sc->rows != ms->rows || sc->block_rows != 1 || sc->part_rows ||
+    if ((ms->dtype != SL_DTYPE_I4 && ms->dtype != SL_DTYPE_UINT8) || sc->rows != ms->rows || sc->block_rows != 1 || (sc->packing != SL_PACKED_ALONG && (!sc->zeros || ms->rows % in_word)) || sc->part_rows ||
         sc->zeros > ck->n_tensors || sc->order > ck->n_tensors)
         return bad_plan(t, "packing", e);
     if (sc->zeros)

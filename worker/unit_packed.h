@@ -5,18 +5,25 @@
 
 #include "worker/unit.h"
 
-/* Effect: what r->part has to hold for the run's elements, whose scales are set; without places. */
-void sl_packed_set(const struct sl_model_src *ms, struct sl_unit_run *r);
+/* Effect: what r->part has to hold for the run's elements, without places; which scales it has is set before, but where rows lie
+ * side by side; scale_bytes: of one as stored. */
+void sl_packed_set(const struct sl_model_src *ms, uint32_t scale_bytes, struct sl_unit_run *r);
 
-/* Returns an upper bound of the slab bytes that the parts take. */
-uint64_t sl_packed_room(const struct sl_unit_run *r);
+/* Returns an upper bound of the slab bytes that the parts take, and what is made of them. */
+uint64_t sl_packed_room(const struct sl_model_src *ms, const struct sl_unit_run *r);
 
-/* Effect: gives the parts places from `used` on. Returns where they end. */
-uint64_t sl_packed_place(struct sl_unit_run *r, uint64_t used);
+/* Effect: gives these places from `used` on; where rows lie side by side, also the run's weights and scales. Returns where they end. */
+uint64_t sl_packed_place(const struct sl_model_src *ms, struct sl_unit_run *r, uint64_t used);
 
 /* Returns the reads that the parts take; and effect: *out = read i of them. */
 uint64_t sl_packed_reads(const struct sl_unit_run *r);
 void sl_packed_read(const struct sl_checkpoint *ck, const struct sl_unit_run *r, uint64_t i, struct sl_unit_read *out);
+
+/* Effect: tells the run at which slab offset read i of them put its first wanted byte. */
+void sl_packed_placed(struct sl_unit_run *r, uint64_t i, uint64_t at);
+
+/* Effect: rows that lie side by side, and their scales, one after the other, once all is read. */
+void sl_packed_arrange(const struct sl_unit_env *env, const struct sl_unit_run *r, uint8_t *slab);
 
 /* Effect: s->zero and s->group, of parts that are read; s is else filled. Errors: SL_ESOURCE (a group that is none). */
 int sl_packed_unpack(const struct sl_unit_env *env, const struct sl_unit_run *r, uint8_t *slab, struct sl_source *s,

@@ -6,7 +6,8 @@
 
 Facts: compressed-tensors packs rows: in X.weight_packed [rows, cols / n] the first weight of n is in a word's lowest bits;
 X.weight_zero_point [rows / n, groups] is packed down its columns, X.weight_g_idx [cols] holds each column's group. Without zero
-points half of the codes' range is taken.
+points half of the codes' range is taken. GPTQ packs columns of the transposed matrix: X.qweight [cols / n, rows], beside it X.scales [groups, rows],
+X.qzeros [groups, rows / n], packed along its rows and, but in checkpoint_format gptq_v2, less one, and X.g_idx [cols].
 """
 import json
 import os
@@ -26,6 +27,9 @@ FORMS = {
     "ct-w4-rows": (4, 0, False, False, "F32"),
     "ct-w8": (8, 128, False, False, "BF16"),
     "ct-w8-asym-rows": (8, 0, True, False, "F16"),
+    "gptq-4": (4, 32, True, False, "F16"),
+    "gptq-4-act": (4, 64, False, True, "BF16"),
+    "gptq-8-v2": (8, 0, True, False, "F16"),
 }
 
 
@@ -67,6 +71,9 @@ def quantize(x, bits, group, zeros, stored):
 
 def method(form):
     bits, group, zeros, order, _ = FORMS[form]
+    if form.startswith("gptq"):
+        return {"quant_method": "gptq", "bits": bits, "group_size": group or -1, "desc_act": order, "sym": not zeros, "lm_head": False,
+                "dynamic": {r"-:.*layers\.0\..*down_proj": {}}, **({"checkpoint_format": "gptq_v2", "pack_dtype": "int32"} if form.endswith("v2") else {})}
     weights = {"actorder": "group" if order else None, "block_structure": None, "dynamic": False, "group_size": group or None, "num_bits": bits,
                "strategy": "group" if group else "channel", "symmetric": not zeros, "type": "int"}
     return {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed", "ignore": ["lm_head"],
@@ -84,19 +91,28 @@ def add_compressed(shard, name, codes, scale, zero, group, form):
         shard.add(name + "_g_idx", "I32", group.astype(np.int32))
 
 
+def add_gptq(shard, name, codes, scale, zero, group, form):
+    bits, stem = FORMS[form][0], name[:-len("weight")]
+    shard.add(stem + "qweight", "I32", pack(codes.T, bits, 0))
+    shard.add(stem + "scales", FORMS[form][4], np.ascontiguousarray(scale.T))
+    shard.add(stem + "qzeros", "I32", pack((zero - (not form.endswith("v2"))).astype(np.int64).T % 2 ** bits, bits, 1))
+    shard.add(stem + "g_idx", "I32", group.astype(np.int32))
+
+
 def make(source, out, form):
     bits, size, zeros, order, stored = FORMS[form]
     ck, shard = Checkpoint(source), ShardMaker(7)
     for name in sorted(ck.where):
         kind, a = ck.raw(name)
-        if a.ndim != 2 or ".layers." not in name or name.endswith((".gate.weight", "norm.weight")):
+        left_out = form.startswith("gptq") and ".layers.0." in name and "down_proj" in name
+        if left_out or a.ndim != 2 or ".layers." not in name or name.endswith((".gate.weight", "norm.weight")):
             shard.add(name, kind, a)
             continue
         x = ck.f32(name).astype(np.float64)
         group = np.arange(x.shape[1]) // (size or x.shape[1])
         if order:
             shard.rng.shuffle(group)
-        add_compressed(shard, name, *quantize(x, bits, group, zeros, stored), group, form)
+        (add_gptq if form.startswith("gptq") else add_compressed)(shard, name, *quantize(x, bits, group, zeros, stored), group, form)
     shard.write(out)
     for name in os.listdir(source):
         if name.endswith(".json") and "index" not in name:
@@ -107,6 +123,18 @@ def make(source, out, form):
 class Packed(Checkpoint):
     def values(self, codes, zero, scale, group):
         return (codes - zero[:, group]).astype(np.float32) * scale[:, group]
+
+    def has(self, name):
+        return super().has(name) or name.replace(".weight", ".qweight") in self.where
+
+    def f32(self, name):
+        stem = name[:-len("weight")]
+        if stem + "qweight" not in self.where:
+            return super().f32(name)
+        q = self.config["quantization_config"]
+        codes, zero = unpack(self.raw(stem + "qweight")[1], q["bits"], 0), unpack(self.raw(stem + "qzeros")[1], q["bits"], 1)
+        zero = zero + (q.get("checkpoint_format", "gptq") == "gptq")
+        return self.values(codes.T, zero.T, super().f32(stem + "scales").T, self.raw(stem + "g_idx")[1])
 
     def packed(self, name):
         q = self.config["quantization_config"]["config_groups"]["group_0"]["weights"]

@@ -109,6 +109,8 @@ static void test_packed(void **state)
     convert(add_packed, true);
     convert(add_unordered, false);
     convert(add_unordered, true);
+    convert(add_side_by_side, false);
+    convert(add_side_by_side, true);
     convert(add_fp4, false);
     convert(add_fp4, true);
 }
@@ -175,7 +177,7 @@ static void rows_of(struct world *w)
 
 static void test_single_rows(void **state)
 {
-    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_unordered, add_views, add_parts};
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_unordered, add_side_by_side, add_views, add_parts};
 
     (void)state;
     for (size_t k = 0; k < sizeof what / sizeof *what; k++) {

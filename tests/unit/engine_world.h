@@ -184,13 +184,15 @@ static inline uint32_t world_source(struct world *w, uint32_t file, const char *
     return i;
 }
 
-/* Gives a source of packed integers random zero points, and its columns groups in no order. */
-static inline void world_pack(struct world *w, uint32_t src, bool zeros, bool order)
+/* Gives a source of packed integers random zero points, and its columns groups in no order; and tells how they are packed. */
+static inline void world_pack(struct world *w, uint32_t src, bool zeros, bool order, enum sl_packing packing)
 {
     struct sl_model_src *s = &w->src[src];
     uint64_t in_word = s->dtype == SL_DTYPE_I4 ? 8 : 4, rows = (s->rows + in_word - 1) / in_word;
     uint32_t *group = calloc(s->cols, sizeof *group), file = w->ck.n_files - 1;
 
+    s->scale.packing = packing;
+    s->scale.zero_plus = packing == SL_PACKED_GPTQ && src % 2;
     for (uint64_t i = 0; i < s->cols; i++)
         group[i] = i % 5 ? (uint32_t)(i / s->scale.block_cols) : (uint32_t)(world_random(w) % s->scale.cols);
     if (zeros)
@@ -325,10 +327,6 @@ static inline float world_decode(enum sl_dtype dtype, const uint8_t *p, uint64_t
         return p[i] & 0x80 ? -x : x;
     case SL_DTYPE_INT8:
         return (float)(p[i] < 128 ? p[i] : p[i] - 256);
-    case SL_DTYPE_UINT8:
-        return (float)(p[i] - 128);
-    case SL_DTYPE_I4:
-        return (float)((i % 2 ? p[i / 2] / 16 : p[i / 2] % 16) - 8);
     case SL_DTYPE_F4: {
         int c = i % 2 ? p[i / 2] / 16 : p[i / 2] % 16, m = c & 1, e = c >> 1 & 3;
 
@@ -354,21 +352,37 @@ static inline float world_decode(enum sl_dtype dtype, const uint8_t *p, uint64_t
     }
 }
 
+/* Of packed integers: the code, less its zero point, and times its scale. */
+static inline float world_integer(const struct world *w, const struct sl_model_src *s, uint64_t row, uint64_t col)
+{
+    const struct sl_scale *sc = &s->scale;
+    bool along = sc->packing == SL_PACKED_ALONG;
+    unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, n = 32 / bits;
+    uint64_t group = sc->order ? w->data[sc->order - 1][4 * col] : col / sc->block_cols;
+    uint64_t word = along ? (row * s->cols + col) / n : col / n * s->rows + row;
+    uint64_t zero = along ? row / n * sc->cols + group : group * (s->rows / n) + row / n;
+    int code = w->data[s->tensor][4 * word + col % n * bits / 8] >> (bits == 4 ? col % 2 * 4 : 0) & ((1 << bits) - 1);
+
+    if (sc->zeros)
+        code -= (w->data[sc->zeros - 1][4 * zero + row % n * bits / 8] >> (bits == 4 ? row % 2 * 4 : 0) & ((1 << bits) - 1)) + sc->zero_plus;
+    else
+        code -= 1 << (bits - 1);
+    return (float)code * world_decode(w->tensor[sc->tensor].dtype, w->data[sc->tensor], along ? row * sc->cols + group : group * s->rows + row);
+}
+
 static inline float world_element(const struct world *w, uint32_t src, uint64_t row, uint64_t col)
 {
     const struct sl_model_src *s = &w->src[src];
-    float x = world_decode(s->dtype, w->data[s->tensor], row * s->cols + col);
+    float x;
 
+    if (s->dtype == SL_DTYPE_I4 || s->dtype == SL_DTYPE_UINT8)
+        return world_integer(w, s, row, col);
+    x = world_decode(s->dtype, w->data[s->tensor], row * s->cols + col);
     if (s->scale.tensor != SL_NO_TENSOR) {
         uint64_t part = s->scale.part_rows ? row / s->scale.part_rows : 0, in = row - part * s->scale.part_rows;
-        uint64_t group = s->scale.order ? w->data[s->scale.order - 1][4 * col] : col / s->scale.block_cols;
 
-        if (s->scale.zeros && s->dtype == SL_DTYPE_I4)
-            x += (float)(8 - (w->data[s->scale.zeros - 1][4 * (row / 8 * s->scale.cols + group) + row % 8 / 2] >> row % 2 * 4) % 16);
-        if (s->scale.zeros && s->dtype == SL_DTYPE_UINT8)
-            x += (float)(128 - w->data[s->scale.zeros - 1][4 * (row / 4 * s->scale.cols + group) + row % 4]);
         x *= world_decode(w->tensor[s->scale.tensor].dtype, w->data[s->scale.tensor],
-                          (part * s->scale.part_blocks + in / s->scale.block_rows) * s->scale.cols + group);
+                          (part * s->scale.part_blocks + in / s->scale.block_rows) * s->scale.cols + col / s->scale.block_cols);
     }
     return x;
 }

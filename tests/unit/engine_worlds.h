@@ -188,14 +188,14 @@ static void add_unordered(struct world *w)
 
         snprintf(name, sizeof name, "unordered%d", i);
         s = world_source(w, (uint32_t)(i % 2), name, i % 2 ? SL_DTYPE_I4 : SL_DTYPE_UINT8, 203, 768, SL_DTYPE_BF16, 1, 32);
-        world_pack(w, s, i < 3, i > 0);
+        world_pack(w, s, i < 3, i > 0, SL_PACKED_ALONG);
     }
     add(w, world_out(w, "unordered.q4_k", SL_TYPE_Q4_K, SL_COPY, 768, 203, 4, s - 3, 4), 768 * 100);
     add(w, world_out(w, "unordered.f32", SL_TYPE_F32, SL_COPY, 768, 203, 4, s - 3, 4), 768 * 7);
     add(w, world_out(w, "unordered.q8_0", SL_TYPE_Q8_0, SL_COPY, 768, 203, 4, s - 3, 4), 768 * 13);
     world_weigh(w, add(w, world_out(w, "unordered.q6_k.weighted", SL_TYPE_Q6_K, SL_COPY, 768, 203, 4, s - 3, 4), 768 * 203));
     s = world_source(w, 0, "unordered_kv_b", SL_DTYPE_I4, 2 * (128 + 32), 1024, SL_DTYPE_F16, 1, 64);
-    world_pack(w, s, true, true);
+    world_pack(w, s, true, true, SL_PACKED_ALONG);
     t = world_out(w, "unordered_k_b", SL_TYPE_Q4_1, SL_K_B, 128, 1024, 2, s, 1);
     t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
     add(w, t, 0);
@@ -203,13 +203,54 @@ static void add_unordered(struct world *w)
     t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
     add(w, t, 1024 * 9);
     s = world_source(w, 1, "unordered_q", SL_DTYPE_UINT8, 8 * 16, 256, SL_DTYPE_F32, 1, 64);
-    world_pack(w, s, true, true);
+    world_pack(w, s, true, true, SL_PACKED_ALONG);
     t = world_out(w, "unordered_q", SL_TYPE_F16, SL_PERMUTE, 256, 8 * 16, 0, s, 1);
     t->heads = 8;
     add(w, t, 256 * 16 * 3);
     s = world_source(w, 1, "unordered_view", SL_DTYPE_I4, 64, 192, SL_DTYPE_BF16, 1, 32);
-    world_pack(w, s, true, true);
+    world_pack(w, s, true, true, SL_PACKED_ALONG);
     t = world_out(w, "unordered_view", SL_TYPE_Q5_1, SL_VIEW, 192, 64, 0, s, 1);
+    t->view = &columns;
+    add(w, t, 192 * 33);
+}
+
+/* The same where rows lie side by side: a stack in which some do, a head's columns, rows in pairs, runs. */
+static void add_side_by_side(struct world *w)
+{
+    static const struct sl_view columns = {1, {{64 * 192, 0, 32, {2, 3}, {96, 32, 192}}}, 192};
+    struct sl_out_tensor *t;
+    uint32_t s = 0;
+
+    for (int i = 0; i < 4; i++) {
+        char name[24];
+
+        snprintf(name, sizeof name, "beside%d", i);
+        s = world_source(w, (uint32_t)(i % 2), name, i % 2 ? SL_DTYPE_I4 : SL_DTYPE_UINT8, 200, 768, SL_DTYPE_F16, 1, 32);
+        world_pack(w, s, true, i > 0, i == 2 ? SL_PACKED_ALONG : SL_PACKED_GPTQ);
+    }
+    add(w, world_out(w, "beside.q4_k", SL_TYPE_Q4_K, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 100);
+    add(w, world_out(w, "beside.f32", SL_TYPE_F32, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 7);
+    add(w, world_out(w, "beside.q8_0", SL_TYPE_Q8_0, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 13);
+    world_weigh(w, add(w, world_out(w, "beside.q6_k.weighted", SL_TYPE_Q6_K, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 200));
+    s = world_source(w, 1, "beside_tall", SL_DTYPE_I4, 1600, 512, SL_DTYPE_F32, 1, 128);
+    world_pack(w, s, true, true, SL_PACKED_GPTQ);
+    add(w, world_out(w, "beside_tall.q8_0", SL_TYPE_Q8_0, SL_COPY, 512, 1600, 0, s, 1), 0);
+    s = world_source(w, 0, "beside_kv_b", SL_DTYPE_I4, 2 * (128 + 32), 256, SL_DTYPE_F16, 1, 64);
+    world_pack(w, s, true, true, SL_PACKED_GPTQ);
+    t = world_out(w, "beside_k_b", SL_TYPE_Q4_1, SL_K_B, 128, 256, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 256;
+    add(w, t, 0);
+    t = world_out(w, "beside_v_b", SL_TYPE_Q8_0, SL_V_B, 256, 32, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 256;
+    add(w, t, 256 * 9);
+    s = world_source(w, 1, "beside_q", SL_DTYPE_UINT8, 8 * 16, 256, SL_DTYPE_BF16, 1, 64);
+    world_pack(w, s, true, true, SL_PACKED_GPTQ);
+    t = world_out(w, "beside_q", SL_TYPE_F16, SL_PERMUTE, 256, 8 * 16, 0, s, 1);
+    t->heads = 8;
+    add(w, t, 256 * 16 * 3);
+    s = world_source(w, 1, "beside_view", SL_DTYPE_I4, 64, 192, SL_DTYPE_BF16, 1, 32);
+    world_pack(w, s, true, true, SL_PACKED_GPTQ);
+    t = world_out(w, "beside_view", SL_TYPE_Q5_1, SL_VIEW, 192, 64, 0, s, 1);
     t->view = &columns;
     add(w, t, 192 * 33);
 }

@@ -1,0 +1,64 @@
+/* Weights that programs for GPTQ pack as integers of 4 or 8 bits: X.qweight (I32 [columns / n, rows]: n weights of a row's next columns
+ * each, the first in the lowest bits), X.scales [groups, rows], X.qzeros (I32 [groups, rows / n]: n zero points of the next rows each,
+ * in the first format of this kind one less than they are) and X.g_idx (I32: of each column its group). Such an X.qweight is X.weight of I4
+ * or UINT8, [rows, columns]. */
+#include "proto/checkpoint_priv.h"
+#include "proto/cursor.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define QWEIGHT ".qweight"
+
+static int missing(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix, struct sl_error *e)
+{
+    if (sl_checkpoint_is_shard(ck))
+        return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and '%.*s%s' is in another; give the folder, %s",
+                       ck->files[0].path, (int)n, name, suffix, ck->dir);
+    return sl_fail(e, SL_ESOURCE, "packed tensor '%.160s' has no '%.*s%s'; is the download complete?", name, (int)n, name, suffix);
+}
+
+/* t: X.qweight, X is n bytes of its name. */
+static int check(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, size_t n, struct sl_error *e)
+{
+    static const char *const needed[] = {".scales", ".qzeros", ".g_idx"};
+    uint64_t in_word = 32 / ck->int_bits, columns, elems;
+    const struct sl_src_tensor *order;
+
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+        if (sl_ck_find_joined(ck, t->name, n, needed[i]) == SL_NO_TENSOR)
+            return missing(ck, t->name, n, needed[i], e);
+    if (sl_ck_find_joined(ck, t->name, n, ".weight") != SL_NO_TENSOR)
+        return sl_fail(e, SL_ESOURCE, "'%.160s' is there, and '%.*s.weight' too; expected one", t->name, (int)n, t->name);
+    if (t->dtype != SL_DTYPE_I32 || t->n_dims != 2 || t->shape[1] % in_word || !sl_mul_u64(t->elems, in_word, &elems))
+        return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of GPTQ's %u-bit integers: expected I32 of two dimensions, of which %" PRIu64
+                       " divides the second", t->name, ck->int_bits, in_word);
+    columns = t->shape[0] * in_word;
+    order = &ck->tensors[sl_ck_find_joined(ck, t->name, n, ".g_idx")];
+    if (order->n_dims == 1 && order->elems != columns)
+        return sl_fail(e, SL_EUNSUPPORTED, "'%.160s' has %" PRIu64 " entries, and '%.160s' %" PRIu64 " columns of %u bits, as config.json says: layers of "
+                       "other bits ('dynamic') are not supported; give an FP8 or BF16 checkpoint of the model", order->name, order->elems, t->name,
+                       columns, ck->int_bits);
+    return 0;
+}
+
+int sl_ck_take_gptq(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    if (ck->is_gguf || ck->int_packing == SL_PACKED_ALONG)
+        return 0;
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        struct sl_src_tensor *t = &ck->tensors[i];
+        size_t n = sl_stem(t->name, QWEIGHT);
+        uint64_t rows = t->shape[1];
+
+        if (!n)
+            continue;
+        SL_TRY(check(ck, t, n, e));
+        t->dtype = ck->int_bits == 8 ? SL_DTYPE_UINT8 : SL_DTYPE_I4;
+        t->elems *= 32 / ck->int_bits;
+        t->shape[1] = t->shape[0] * (32 / ck->int_bits);
+        t->shape[0] = rows;
+    }
+    return sl_ck_name_weights(ck, QWEIGHT, e);
+}
