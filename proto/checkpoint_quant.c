@@ -1,8 +1,7 @@
-/* What config.json's quantization_config says of weights: blocks of FP8 and INT8, groups of packed ones, what is not quantized. */
+/* What config.json's quantization_config says of weights: blocks of FP8 and INT8, groups of packed ones. */
 #include "proto/arch_table.h"
 #include "proto/checkpoint_priv.h"
 #include "proto/json_file.h"
-#include "proto/recipe_pattern.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -12,10 +11,6 @@
 #define GROUP_MAX (1u << 20)
 #define MXFP8_GROUP 32u
 #define GROUP_STEP 8u    /* weights of whole words */
-#define NAMES_MAX 4096   /* entries of "ignore" that are looked at: GLM-4.6-FP8 names 800 layers, */
-#define PATTERNS_MAX 100 /* and of these the expressions */
-#define LAYER_NAMES 3    /* of one layer */
-#define LAYER_BUF (SL_SRC_MAX_NAME + 32)
 
 static const cJSON *quantization(const struct sl_checkpoint *ck)
 {
@@ -306,73 +301,4 @@ int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e)
     SL_TRY(read_block_size(ck, e));
     SL_TRY(read_int8(ck, e));
     return read_packing(ck, e);
-}
-
-/* ---- what is not quantized ---- */
-
-/* An entry names a layer, or with a star at its end some (ModelOpt's), or after "re:" it is an expression for the beginning of its name; one that
- * is none, or needs too long, ignores nothing. */
-static int ignores(const char *entry, const char *layer, struct sl_error *e)
-{
-    struct sl_pattern *p;
-    char text[1024];
-    int rc;
-
-    size_t n = sl_stem(entry, "*");
-
-    if (strncmp(entry, "re:", 3) != 0)
-        return n ? strncmp(entry, layer, n) == 0 : strcmp(entry, layer) == 0;
-    if (snprintf(text, sizeof text, "^(?:%s)", entry + 3) >= (int)sizeof text)
-        return 0;
-    rc = sl_pattern_compile(text, true, false, &p, e);
-    if (rc == 0) {
-        rc = sl_pattern_match(p, layer, e);
-        sl_pattern_free(p);
-    }
-    return rc == SL_EUSAGE ? 0 : rc;
-}
-
-/* The names that a weight's layer may have there: that of a text model inside another has a prefix. Returns how many. */
-static size_t layer_names(const struct sl_checkpoint *ck, const char *weight, char names[LAYER_NAMES][LAYER_BUF])
-{
-    int n = (int)(sl_stem(weight, ".weight") ? sl_stem(weight, ".weight") : strlen(weight));
-    int in_model = strncmp(weight, "model.", 6) == 0 ? 6 : 0; /* bytes of that */
-
-    snprintf(names[0], LAYER_BUF, "%.*s", n, weight);
-    snprintf(names[1], LAYER_BUF, "language_model.%.*s", n, weight);
-    snprintf(names[2], LAYER_BUF, "model.language_model.%.*s", n - in_model, weight + in_model);
-    return !sl_ck_priv(ck)->text ? 1 : in_model ? 3 : 2;
-}
-
-/* GPTQ's "dynamic" has a member "-:" and an expression for each layer, or for some, that it leaves out. */
-static int leaves_out(const cJSON *dynamic, char names[LAYER_NAMES][LAYER_BUF], size_t n, struct sl_error *e)
-{
-    const cJSON *entry = cJSON_IsObject(dynamic) ? dynamic->child : NULL;
-    char text[1024];
-    int hit = 0;
-
-    for (int i = 0; i < PATTERNS_MAX && entry && !hit; i++, entry = entry->next)
-        if (strncmp(entry->string, "-:", 2) == 0 && snprintf(text, sizeof text, "re:%s", entry->string + 2) < (int)sizeof text)
-            for (size_t k = 0; k < n && !hit; k++)
-                hit = ignores(text, names[k], e);
-    return hit;
-}
-
-int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
-{
-    const cJSON *q = quantization(ck);
-    const char *list = is_text(method_of(q), "fbgemm_fp8") ? "modules_to_not_convert" : "ignore";
-    const cJSON *dynamic = is_text(method_of(q), "gptq") ? cJSON_GetObjectItemCaseSensitive(q, "dynamic") : NULL;
-    const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(q, list), 0);
-    char names[LAYER_NAMES][LAYER_BUF];
-    size_t n = layer_names(ck, name, names);
-    int hit = is_text(method_of(q), "gptq") && !cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(q, "lm_head")) && strcmp(names[0], "lm_head") == 0;
-    int n_patterns = 0;
-
-    hit = hit ? hit : leaves_out(dynamic, names, n, e);
-    for (int i = 0; i < NAMES_MAX && entry && !hit; i++, entry = entry->next)
-        if (cJSON_IsString(entry) && (strncmp(entry->valuestring, "re:", 3) != 0 || n_patterns++ < PATTERNS_MAX))
-            for (size_t k = 0; k < n && !hit; k++)
-                hit = ignores(entry->valuestring, names[k], e);
-    return hit;
 }

@@ -15,7 +15,7 @@ my %source = (
         --kv-heads 2 --head-dim 64 --rope 32)),
 );
 my %forms = (
-    qwen3   => [qw(ct-mxfp8 ct-int8-group ct-fp8-group mo-mxfp8 mo-mxfp4 mo-fp8-blocks quark-mxfp4)],
+    qwen3   => [qw(ct-mxfp8 ct-int8-group ct-fp8-group mo-mxfp8 mo-mxfp4 mo-fp8-blocks quark-mxfp4 fp8-left-out mo-fp8-left-out quark-mxfp4-left-out)],
     llama   => [qw(fbgemm quark-fp8)],
     minimax => [qw(ct-fp8 mo-mxfp4)],
 );

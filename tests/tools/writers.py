@@ -51,6 +51,16 @@ FORMS = {
     "fbgemm": ({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head"]}, "F8_E4M3", 448, 1, 0, "F32"),
 }
 
+# The first layer's attention is left out, as these lists say it.
+LEFT_OUT = {
+    "fp8-left-out": ({"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["lm_head", "layers.0.self_attn"]}, "fp8"),
+    "mo-fp8-left-out": ({**modelopt("fp8_pb_wo"), "exclude_modules": ["*.layers.0.self*"]}, "mo-fp8-blocks"),
+    "quark-mxfp4-left-out": ({**quark("fp4", group_size=32, qscheme="per_group", scale_format="e8m0"),
+                              "exclude": [r"re:model\.layers\.0\.self_attn\."]}, "quark-mxfp4"),
+}
+FORMS["fp8"] = (None, "F8_E4M3", 448, 128, 128, "F32")
+FORMS.update({form: (config, *FORMS[of][1:]) for form, (config, of) in LEFT_OUT.items()})
+
 
 def quantize(x, dtype, largest, rows, cols, stored):
     """Codes and scales of a matrix, and the scales as they are stored."""
@@ -79,7 +89,7 @@ def make(source, out, form):
     ck, shard = Checkpoint(source), ShardMaker(7)
     for name in sorted(ck.where):
         kind, a = ck.raw(name)
-        if a.ndim != 2 or ".layers." not in name or name.endswith(".gate.weight"):
+        if a.ndim != 2 or ".layers." not in name or name.endswith(".gate.weight") or (form in LEFT_OUT and ".layers.0.self_attn." in name):
             shard.add(name, kind, a)
             continue
         codes, scale = quantize(ck.f32(name).astype(np.float64), dtype, largest, rows, cols, stored)
@@ -87,7 +97,7 @@ def make(source, out, form):
             for number, part in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")):
                 name = name.replace(f".{number}.", f".{part}.")
         shard.add(name, dtype, codes)
-        shard.add(name + "_scale", stored, scale.reshape(scale.shape[0], 1, -1, 1) if form == "mo-fp8-blocks" else scale)
+        shard.add(name + "_scale", stored, scale.reshape(scale.shape[0], 1, -1, 1) if form.startswith("mo-fp8-") else scale)
         if form == "ct-int8-group":
             shard.add(name[:-len("weight")] + "input_zero_point", "I8", np.zeros(1, np.uint8))
     shard.write(out)

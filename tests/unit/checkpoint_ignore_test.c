@@ -1,0 +1,45 @@
+/* Which layers are not quantized, as config.json tells of them by each method. */
+#include "tests/unit/checkpoint_world.h"
+
+/* Lists have other names by other methods, and their entries other meanings. */
+static void plans_by_lists(void **state)
+{
+    static const struct { const char *config, *name; bool ignored; } lists[] = {
+        {"\"quant_method\":\"fp8\",\"modules_to_not_convert\":[\"layers.1.mlp\"]", "model.layers.1.mlp.up_proj.weight", true},
+        {"\"quant_method\":\"fp8\",\"modules_to_not_convert\":[\"layers.1.mlp\"]", "model.layers.11.mlp.up_proj.weight", false},
+        {"\"quant_method\":\"fp8\",\"modules_to_not_convert\":[\"model.layers.1.mlp.up\",\"\",7]", "model.layers.1.mlp.up_proj.weight", false},
+        {"\"quant_method\":\"fp8\",\"modules_to_not_convert\":[\"up_proj\"]", "model.layers.1.mlp.up_proj.weight", true},
+        {"\"quant_method\":\"fp8\",\"modules_to_not_convert\":null", "model.layers.1.mlp.up_proj.weight", false},
+        {"\"quant_method\":\"fp8\",\"modules_to_not_convert\":{\"a\":\"up_proj\"}", "model.layers.1.mlp.up_proj.weight", false},
+        {"\"quant_method\":\"fp8\",\"ignored_layers\":[\"model.layers.1.mlp.up_proj\"]", "model.layers.1.mlp.up_proj.weight", true},
+        {"\"quant_method\":\"fbgemm_fp8\",\"modules_to_not_convert\":[\"model.layers.1\"]", "model.layers.1.mlp.up_proj.weight", true},
+        {"\"quant_method\":\"modelopt\",\"modules_to_not_convert\":[\"up_proj\"]", "model.layers.1.mlp.up_proj.weight", false},
+        {"\"quant_method\":\"modelopt\",\"exclude_modules\":[\"*.1.*up*\"]", "model.layers.1.mlp.up_proj.weight", true},
+        {"\"quant_method\":\"modelopt\",\"exclude_modules\":[\"*.1.*up\"]", "model.layers.1.mlp.up_proj.weight", false},
+        {"\"quant_method\":\"modelopt\",\"ignore\":[\"*up_proj\"]", "model.layers.1.mlp.up_proj.weight", true},
+        {"\"quant_method\":\"modelopt\",\"ignore\":[\"up_proj\"]", "model.layers.1.mlp.up_proj.weight", false},
+        {"\"quant_method\":\"modelopt\",\"ignore\":[\"*a*a*a*a*a*a*a*a*a*a*a*a*a*b\"]", "a.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false},
+        {"\"quant_method\":\"quark\",\"exclude\":[\"re:.*\\\\.up_proj\"]", "model.layers.1.mlp.up_proj.weight", true},
+        {"\"quant_method\":\"quark\",\"exclude\":[\"*.mlp.*\"]", "model.layers.1.mlp.up_proj.weight", true},
+    };
+    char text[400];
+
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        struct sl_error e = {.code = 0};
+        struct sl_checkpoint *ck;
+
+        snprintf(text, sizeof text, "{\"quantization_config\":{%s}}", lists[i].config);
+        maker_write(*state, "config.json", text);
+        assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
+        if (sl_checkpoint_ignores(ck, lists[i].name, &e) != lists[i].ignored)
+            fail_msg("%s: %s", lists[i].config, lists[i].name);
+        sl_checkpoint_close(ck);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEST(plans_by_lists)};
+
+    return cmocka_run_group_tests_name("ignore", tests, NULL, NULL);
+}
