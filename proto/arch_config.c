@@ -416,7 +416,7 @@ static int check_quark(const cJSON *q, struct sl_error *e)
 
 int sl_arch_check_method(const cJSON *config, struct sl_error *e)
 {
-    static const char *const methods[] = {"fp8", "fbgemm_fp8", "mxfp8", "blockwise_int8", "w8a8_int8", "modelopt", "quark", "gptq", "compressed-tensors"};
+    static const char *const methods[] = {"fp8", "fbgemm_fp8", "mxfp8", "blockwise_int8", "w8a8_int8", "modelopt", "quark", "gptq", "awq", "compressed-tensors"};
     const cJSON *q = entry(config, "quantization_config");
     const char *method = sl_config_str(q, "quant_method"), *algo = sl_config_str(q, "quant_algo");
     size_t i = 0, n = sizeof methods / sizeof *methods;
@@ -427,7 +427,7 @@ int sl_arch_check_method(const cJSON *config, struct sl_error *e)
         i++;
     if (i == n)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
-                       "not supported; supported: fp8, fbgemm_fp8, mxfp8, blockwise_int8, w8a8_int8, modelopt, quark, gptq, compressed-tensors, and checkpoints that are not quantized",
+                       "not supported; supported: fp8, fbgemm_fp8, mxfp8, blockwise_int8, w8a8_int8, modelopt, quark, gptq, awq, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");
     if (strcmp(method, "modelopt") == 0 && sl_arch_modelopt(q) == SL_MODELOPT_NONE)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_algo '%.60s' of modelopt is not supported; "

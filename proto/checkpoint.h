@@ -41,9 +41,17 @@ struct sl_gguf; /* proto/gguf.h */
 struct cJSON;
 struct sl_roots; /* proto/roots.h */
 
-/* How codes lie in words: along a row, or of several rows' columns side by side, as the programs that write GPTQ have it: in a word
- * the next weights of one row, and behind it the same of the next row. */
-enum sl_packing { SL_PACKED_ALONG, SL_PACKED_GPTQ };
+/* How codes lie in words: along a row; or with rows side by side, as GPTQ has it: in a word the next weights of one row, and behind it the
+ * same of the next row; or as AWQ: in a word the same column of the next eight rows. */
+enum sl_packing { SL_PACKED_ALONG, SL_PACKED_GPTQ, SL_PACKED_AWQ };
+
+/* Returns how many bits of a word are below the code, or zero point, of a row: of AWQ even rows lie before odd ones. */
+static inline unsigned sl_packed_shift(enum sl_packing packing, unsigned bits, uint64_t row)
+{
+    unsigned in = (unsigned)(row % (32 / bits));
+
+    return bits * (packing == SL_PACKED_AWQ ? in / 2 + in % 2 * 4 : in);
+}
 
 struct sl_checkpoint {
     char *dir;  /* folder with config and tokenizer; NULL for GGUF sources */
@@ -146,7 +154,7 @@ static inline uint64_t sl_scale_row(const struct sl_scale *s, uint64_t row)
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
  * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 and UINT8 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
  * one for each group of a row, of the former two also zero points ("X.weight_zero_point": I32, packed as the weights but down a column), and
- * a list that has for each column its group ("X.weight_g_idx"); of GPTQ "X.scales", "X.qzeros" and "X.g_idx". Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
+ * a list that has for each column its group ("X.weight_g_idx"); of GPTQ "X.scales", "X.qzeros" and "X.g_idx", of AWQ the first two. Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
  * have blocks that begin anew with each of 8 or 4 parts. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
  * SL_EUNSUPPORTED (a weight of four dimensions or more; of three where scales are those of groups). Several FP8 or INT8
  * matrices in one tensor of three, with a scale for each or a matrix of scales for each, are one of all their rows. */

@@ -1,7 +1,8 @@
 /* Weights that programs for GPTQ pack as integers of 4 or 8 bits: X.qweight (I32 [columns / n, rows]: n weights of a row's next columns
  * each, the first in the lowest bits), X.scales [groups, rows], X.qzeros (I32 [groups, rows / n]: n zero points of the next rows each,
  * in the first format of this kind one less than they are) and X.g_idx (I32: of each column its group). Such an X.qweight is X.weight of I4
- * or UINT8, [rows, columns]. */
+ * or UINT8, [rows, columns]. And those of AutoAWQ, of 4 bits: X.qweight (I32 [columns, rows / 8]: the same column of eight rows each, in the
+ * order 0, 2, 4, 6, 1, 3, 5, 7), X.scales, and X.qzeros in that order and as they are; groups are columns in order. */
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
 
@@ -22,18 +23,20 @@ static int missing(const struct sl_checkpoint *ck, const char *name, size_t n, c
 /* t: X.qweight, X is n bytes of its name. */
 static int check(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, size_t n, struct sl_error *e)
 {
-    static const char *const needed[] = {".scales", ".qzeros", ".g_idx"};
+    static const char *const needed[] = {".scales", ".qzeros", ".g_idx"}; /* AWQ has no such list */
     uint64_t in_word = 32 / ck->int_bits, columns, elems;
     const struct sl_src_tensor *order;
 
-    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+    for (size_t i = 0; i < sizeof needed / sizeof *needed - !ck->int_order; i++)
         if (sl_ck_find_joined(ck, t->name, n, needed[i]) == SL_NO_TENSOR)
             return missing(ck, t->name, n, needed[i], e);
     if (sl_ck_find_joined(ck, t->name, n, ".weight") != SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "'%.160s' is there, and '%.*s.weight' too; expected one", t->name, (int)n, t->name);
-    if (t->dtype != SL_DTYPE_I32 || t->n_dims != 2 || t->shape[1] % in_word || !sl_mul_u64(t->elems, in_word, &elems))
-        return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of GPTQ's %u-bit integers: expected I32 of two dimensions, of which %" PRIu64
-                       " divides the second", t->name, ck->int_bits, in_word);
+    if (t->dtype != SL_DTYPE_I32 || t->n_dims != 2 || (ck->int_order && t->shape[1] % in_word) || !sl_mul_u64(t->elems, in_word, &elems))
+        return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of %s's %u-bit integers: expected I32 of two dimensions, of which %" PRIu64
+                       " divides the second", t->name, ck->int_order ? "GPTQ" : "AWQ", ck->int_bits, ck->int_order ? in_word : 1);
+    if (!ck->int_order)
+        return 0;
     columns = t->shape[0] * in_word;
     order = &ck->tensors[sl_ck_find_joined(ck, t->name, n, ".g_idx")];
     if (order->n_dims == 1 && order->elems != columns)
@@ -57,8 +60,8 @@ int sl_ck_take_gptq(struct sl_checkpoint *ck, struct sl_error *e)
         SL_TRY(check(ck, t, n, e));
         t->dtype = ck->int_bits == 8 ? SL_DTYPE_UINT8 : SL_DTYPE_I4;
         t->elems *= 32 / ck->int_bits;
-        t->shape[1] = t->shape[0] * (32 / ck->int_bits);
-        t->shape[0] = rows;
+        t->shape[1] = t->shape[0] * (ck->int_packing == SL_PACKED_GPTQ ? 32 / ck->int_bits : 1);
+        t->shape[0] = rows * (ck->int_packing == SL_PACKED_AWQ ? 32 / ck->int_bits : 1);
     }
     return sl_ck_name_weights(ck, QWEIGHT, e);
 }

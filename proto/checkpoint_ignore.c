@@ -12,12 +12,12 @@
 #define LAYER_BUF (SL_SRC_MAX_NAME + 32)
 
 /* How an entry that is no expression names layers. */
-enum naming { NAMES_ONE, NAMES_PART /* of the name, between dots */ };
+enum naming { NAMES_ONE, NAMES_PART /* of the name, between dots */, NAMES_ANY /* part */ };
 
 static const struct { const char *method, *list; enum naming naming; } lists[] = {
     {NULL, "ignore", NAMES_ONE},
     {"fbgemm_fp8", "modules_to_not_convert", NAMES_PART}, {"fp8", "modules_to_not_convert", NAMES_PART}, {"fp8", "ignored_layers", NAMES_PART},
-    {"modelopt", "exclude_modules", NAMES_ONE}, {"quark", "exclude", NAMES_ONE},
+    {"awq", "modules_to_not_convert", NAMES_ANY}, {"modelopt", "exclude_modules", NAMES_ONE}, {"quark", "exclude", NAMES_ONE},
 };
 
 static const cJSON *entry(const cJSON *object, const char *name)
@@ -108,7 +108,8 @@ static int in_list(const cJSON *list, enum naming naming, char names[LAYER_NAMES
         if (expression && n_patterns++ >= PATTERNS_MAX)
             continue;
         for (size_t k = 0; k < n && !hit; k++)
-            hit = expression ? matches(text + 3, names[k], e) : globs(text, names[k]) || (naming == NAMES_PART && has_part(names[k], text));
+            hit = expression ? matches(text + 3, names[k], e) : globs(text, names[k]) || (naming == NAMES_PART && has_part(names[k], text)) ||
+                                                         (naming == NAMES_ANY && *text && strstr(names[k], text));
     }
     return hit;
 }
@@ -130,7 +131,7 @@ int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, stru
     const cJSON *q = entry(sl_checkpoint_config(ck), "quantization_config");
     char names[LAYER_NAMES][LAYER_BUF];
     size_t n = layer_names(ck, name, names);
-    int hit = has_method(q, "gptq") ? gptq_ignores(q, names, n, e) : 0;
+    int hit = has_method(q, "gptq") ? gptq_ignores(q, names, n, e) : has_method(q, "awq") && strcmp(names[0], "lm_head") == 0;
 
     for (size_t i = 0; i < sizeof lists / sizeof *lists && !hit; i++)
         if (!lists[i].method || has_method(q, lists[i].method))

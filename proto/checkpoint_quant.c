@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define GROUP_MAX (1u << 20)
 #define MXFP8_GROUP 32u
@@ -255,6 +256,32 @@ static int read_gptq(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *
     return sl_ck_class_first(ck, e);
 }
 
+/* quant_method "awq", AutoAWQ's. */
+static int read_awq(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *e)
+{
+    const cJSON *version = cJSON_GetObjectItemCaseSensitive(q, "version"), *zeros = cJSON_GetObjectItemCaseSensitive(q, "zero_point");
+    const char *text = cJSON_GetStringValue(version);
+    uint64_t bits = 0, group = 0;
+    char odd[100];
+
+    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(q, "bits"), 64, &bits) || bits != 4)
+        snprintf(odd, sizeof odd, "bits %" PRIu64 " instead of 4", bits);
+    else if (text && strcasecmp(text, "gemm") != 0)
+        snprintf(odd, sizeof odd, "version '%.40s' instead of 'gemm'", text);
+    else if (zeros && !cJSON_IsTrue(zeros))
+        snprintf(odd, sizeof odd, "a zero_point that is not true");
+    else {
+        ck->int_bits = (unsigned)bits;
+        ck->int_group = sl_json_uint(cJSON_GetObjectItemCaseSensitive(q, "group_size"), GROUP_MAX, &group) ? group : 0; /* -1: the whole row */
+        ck->int_zeros = true;
+        ck->int_packing = SL_PACKED_AWQ;
+        return 0;
+    }
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'awq' with %s, which is not supported: give an FP8 or BF16 "
+            "checkpoint of the model", odd);
+    return sl_ck_class_first(ck, e);
+}
+
 static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
 {
     const cJSON *q = quantization(ck), *format = cJSON_GetObjectItemCaseSensitive(q, "format");
@@ -263,6 +290,8 @@ static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
     ck->mxfp4 = sl_arch_modelopt(q) == SL_MODELOPT_MXFP4 || sl_arch_quark(q, "fp4");
     if (is_text(method_of(q), "gptq"))
         return read_gptq(ck, q, e);
+    if (is_text(method_of(q), "awq"))
+        return read_awq(ck, q, e);
     if (!is_text(method_of(q), "compressed-tensors") || !cJSON_IsString(format) || is_plain(format))
         return 0;
     ck->mxfp4 = is_text(format, "mxfp4-pack-quantized");

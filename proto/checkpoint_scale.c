@@ -80,7 +80,7 @@ static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_ten
     if (is_packed(ck, w->dtype)) {
         out->cols = s->shape[0];
         out->block_cols = sl_ceil_div_u64(w->shape[1], out->cols ? out->cols : 1);
-        return s->n_dims == 2 && out->cols && s->shape[1] == out->rows;
+        return s->n_dims == 2 && out->cols && s->shape[1] == out->rows && (ck->int_order || w->shape[1] % out->cols == 0);
     }
     out->cols = w->shape[1] / group;
     out->block_cols = group;
@@ -171,7 +171,7 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
     char ws[SL_SHAPE_TEXT], ss[SL_SHAPE_TEXT], want[128] = "[] or [1]";
 
     if (is_packed(ck, w->dtype))
-        snprintf(want, sizeof want, "[n, %" PRIu64 "]", w->shape[0]);
+        snprintf(want, sizeof want, "[n, %" PRIu64 "]%s", w->shape[0], ck->int_order ? "" : ", whole groups of columns");
     else if (is_grouped(w->dtype))
         snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0],
                  group_of(ck, w, s->dtype));

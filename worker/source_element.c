@@ -249,6 +249,14 @@ static int word_at(struct source_reader *r, uint32_t tensor, uint64_t index, uin
     return 0;
 }
 
+/* Where a row's number is in a word that has those of several, the lowest first. */
+static unsigned slot(const struct sl_model_src *s, uint64_t row)
+{
+    static const uint8_t awq[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+
+    return s->scale.packing == SL_PACKED_AWQ ? awq[row % 8] : (unsigned)(row % (s->dtype == SL_DTYPE_I4 ? 8 : 4));
+}
+
 /* *v: of packed integers the code, becomes that less its zero point. */
 static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint64_t row, uint64_t group, float *v, struct sl_error *e)
 {
@@ -263,7 +271,7 @@ static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint
     }
     SL_TRY(word_at(r, s->scale.zeros - 1, s->scale.packing == SL_PACKED_ALONG ? row / in_word * s->scale.cols + group
                                           : group * (s->rows / in_word) + row / in_word, &word, e));
-    *v -= (float)((word >> row % in_word * bits & ((1u << bits) - 1)) + s->scale.zero_plus);
+    *v -= (float)((word >> slot(s, row) * bits & ((1u << bits) - 1)) + s->scale.zero_plus);
     return 0;
 }
 
@@ -272,8 +280,14 @@ static int code_by_column(struct source_reader *r, const struct sl_model_src *s,
 {
     const struct sl_src_tensor *t = &r->ck->tensors[s->tensor];
     unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, in_word = 32 / bits;
+    uint32_t word;
     uint8_t b;
 
+    if (s->scale.packing == SL_PACKED_AWQ) {
+        SL_TRY(word_at(r, s->tensor, col * (s->rows / 8) + row / 8, &word, e));
+        *v = (float)(word >> 4 * slot(s, row) & 15);
+        return 0;
+    }
     SL_TRY(fetch(r, t->file, t->offset + 4 * (col / in_word * s->rows + row) + col % in_word * bits / 8, 1, &b, e));
     *v = (float)(bits == 8 ? b : col % 2 ? b >> 4 : b % 16);
     return 0;

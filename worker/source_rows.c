@@ -167,7 +167,7 @@ static int load_zeros(struct source_rows *r, const struct sl_scale *s, unsigned 
         SL_TRY(column(r, s->zeros - 1, s->rows / in_word, row / in_word, s->cols, r->raw, e));
     for (uint64_t i = 0; i < s->cols; i++) {
         memcpy(&word, r->raw + i * sizeof word, sizeof word);
-        r->zero[i] = (int16_t)((word >> row % in_word * bits & ((1u << bits) - 1)) + s->zero_plus);
+        r->zero[i] = (int16_t)((word >> sl_packed_shift(s->packing, bits, row) & ((1u << bits) - 1)) + s->zero_plus);
     }
     return 0;
 }
@@ -226,6 +226,20 @@ static int load_groups(struct source_rows *r, const struct sl_scale *s, uint64_t
     return 0;
 }
 
+static int codes_of_awq(struct source_rows *r, const struct sl_model_src *s, uint64_t row, uint64_t col, uint64_t n, struct sl_source *src,
+                        struct sl_error *e)
+{
+    uint32_t word;
+
+    src->first = col / 2 * 2;
+    memset(r->raw, 0, n / 2 + 1);
+    for (uint64_t i = 0; i < n; i++) {
+        SL_TRY(stored_bytes(r, s->tensor, 4 * ((col + i) * (s->rows / 8) + row / 8), 4, &word, e));
+        r->raw[(col + i - src->first) / 2] |= (uint8_t)((word >> sl_packed_shift(SL_PACKED_AWQ, 4, row) & 15) << (col + i) % 2 * 4);
+    }
+    return 0;
+}
+
 /* n elements of a row from col on, as stored, to where src then has them; of rows that lie side by side the words with them. */
 static int codes(struct source_rows *r, const struct sl_model_src *s, uint64_t row, uint64_t col, uint64_t n, struct sl_source *src,
                  struct sl_error *e)
@@ -235,6 +249,8 @@ static int codes(struct source_rows *r, const struct sl_model_src *s, uint64_t r
     src->data = r->raw;
     if (s->scale.packing == SL_PACKED_ALONG)
         return stored(r, s->tensor, row * s->cols + col, n, r->raw, e);
+    if (s->scale.packing == SL_PACKED_AWQ)
+        return codes_of_awq(r, s, row, col, n, src, e);
     src->first = word * in_word;
     for (uint64_t i = word; i <= (col + n - 1) / in_word; i++)
         SL_TRY(stored_bytes(r, s->tensor, 4 * (i * s->rows + row), 4, r->raw + 4 * (i - word), e));

@@ -33,7 +33,7 @@ static int check_packing(const struct sl_checkpoint *ck, const struct sl_model_s
 
     if (!sc->zeros && !sc->order && sc->packing == SL_PACKED_ALONG)
         return 0;
-    if ((ms->dtype != SL_DTYPE_I4 && ms->dtype != SL_DTYPE_UINT8) || sc->rows != ms->rows || sc->block_rows != 1 || (sc->packing != SL_PACKED_ALONG && (!sc->zeros || ms->rows % in_word)) || sc->part_rows ||
+    if ((ms->dtype != SL_DTYPE_I4 && ms->dtype != SL_DTYPE_UINT8) || sc->rows != ms->rows || sc->block_rows != 1 || (sc->packing != SL_PACKED_ALONG && (!sc->zeros || ms->rows % in_word || ms->cols % 2)) || sc->part_rows ||
         sc->zeros > ck->n_tensors || sc->order > ck->n_tensors)
         return bad_plan(t, "packing", e);
     if (sc->zeros)

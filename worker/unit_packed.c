@@ -36,7 +36,10 @@ static void set_by_column(const struct sl_model_src *ms, uint32_t scale_bytes, s
     r->scale_row0 = r->row0;
     r->scale_first = r->row0 * sc->cols;
     r->n_scales = r->rows * sc->cols;
-    r->part[SL_PART_CODES] = lines(ms->tensor, r->row0 * WORD, r->rows * WORD, ms->rows * WORD, ms->cols / in_word);
+    if (sc->packing == SL_PACKED_GPTQ)
+        r->part[SL_PART_CODES] = lines(ms->tensor, r->row0 * WORD, r->rows * WORD, ms->rows * WORD, ms->cols / in_word);
+    else
+        r->part[SL_PART_CODES] = lines(ms->tensor, r->row0 / in_word * WORD, r->rows / in_word * WORD, ms->rows / in_word * WORD, ms->cols);
     r->part[SL_PART_SCALES] = lines(sc->tensor, r->row0 * scale_bytes, r->rows * scale_bytes, ms->rows * scale_bytes, sc->cols);
     r->part[SL_PART_ZEROS] = lines(sc->zeros - 1, r->row0 / in_word * WORD, r->rows / in_word * WORD, ms->rows / in_word * WORD, sc->cols);
 }
@@ -163,8 +166,22 @@ static void unpack_zeros(const struct sl_model_src *ms, const struct sl_unit_run
         for (uint64_t c = 0; c < cols; c++, i++) {
             uint64_t line = row / in_word - r->scale_row0 / in_word, at = r->rows ? c * (r->rows / in_word) + line : line * cols + c;
 
-            to[i] = (int16_t)((word(from, at) >> bits * (row % in_word) & ((1u << bits) - 1)) + ms->scale.zero_plus);
+            to[i] = (int16_t)((word(from, at) >> sl_packed_shift(ms->scale.packing, bits, row) & ((1u << bits) - 1)) + ms->scale.zero_plus);
         }
+}
+
+/* Of AWQ's words, of n columns, [column][row / 8], rows of codes. */
+static void spread(const uint8_t *from, uint64_t n, uint64_t rows, uint8_t *to)
+{
+    memset(to, 0, n * rows / 2);
+    for (uint64_t r0 = 0; r0 < rows / 8; r0 += TILE)
+        for (uint64_t c = 0; c < n; c++)
+            for (uint64_t r = r0; r < rows / 8 && r < r0 + TILE; r++) {
+                uint32_t w = word(from, c * (rows / 8) + r);
+
+                for (unsigned k = 0; k < 8; k++)
+                    to[((8 * r + k) * n + c) / 2] |= (uint8_t)((w >> sl_packed_shift(SL_PACKED_AWQ, 4, k) & 15) << c % 2 * 4);
+            }
 }
 
 void sl_packed_arrange(const struct sl_unit_env *env, const struct sl_unit_run *r, uint8_t *slab)
@@ -174,7 +191,10 @@ void sl_packed_arrange(const struct sl_unit_env *env, const struct sl_unit_run *
 
     if (!r->rows)
         return;
-    transpose(slab + codes->at, ms->cols * bits_of(ms) / 32, r->rows, WORD, slab + r->codes);
+    if (ms->scale.packing == SL_PACKED_GPTQ)
+        transpose(slab + codes->at, ms->cols * bits_of(ms) / 32, r->rows, WORD, slab + r->codes);
+    else
+        spread(slab + codes->at, ms->cols, r->rows, slab + r->codes);
     transpose(slab + scales->at, ms->scale.cols, r->rows, sl_dtype_info((int)env->ck->tensors[ms->scale.tensor].dtype)->bytes, slab + r->scale_raw);
 }
 

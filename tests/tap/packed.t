@@ -1,7 +1,8 @@
-# Weights in packed integers with zero points, of 4 and 8 bits, in columns of any order, along rows and as GPTQ has them: tensors against
+# Weights in packed integers with zero points, of 4 and 8 bits, in columns of any order, along rows and as GPTQ and AWQ have them: tensors against
 # numpy and llama-quantize; on every way that reads a source; and what is refused.
 use strict;
 use warnings;
+use JSON::PP ();
 use ModelTest;
 use SluiceService;
 use SluiceTest;
@@ -18,6 +19,7 @@ my %source = (
 my @made = (
     [qw(llama ct-w4-asym)], [qw(llama ct-w8-asym-rows)], [qw(moe ct-w4-order)], [qw(moe ct-w8)], [qw(deepseek ct-w4-asym)], [qw(deepseek ct-w4-rows)],
     [qw(llama gptq-8-v2)], [qw(moe gptq-4-act)], [qw(deepseek gptq-4)],
+    [qw(llama awq)], [qw(moe awq)], [qw(deepseek awq)],
 );
 my %wide = ('ct-w4-rows' => 4); # bytes of a scale where they are not BF16 or F16
 for (@made) {
@@ -36,7 +38,7 @@ for (@made) {
 # ---- other ways to the source: little memory, a GPU beside, a recipe by size, the service
 my $size = 900_000;
 sub lines_of { return [grep { !/^#/ } split /\n/, slurp($_[0])] }
-for my $form (qw(ct-w4-order gptq-4-act)) {
+for my $form (qw(ct-w4-order gptq-4-act awq)) {
     my ($ck, $f32) = ("$dir/moe-$form", "$dir/moe-$form.gguf");
     like(run($SLUICE, 'inspect', $ck)->{out}, qr/^packed 4-bit integers: groups of 64$/m, "$form: inspect");
     converted($ck, "little-$form", qw(--recipe q4_k_m --mem 64M --quiet));
@@ -119,6 +121,28 @@ for ([bits => 3, qr/bits 3 instead of 4 or 8/], [checkpoint_format => 'marlin', 
     my $r = run($SLUICE, 'verify', "$dir/moe-gptq-4-act.gguf", '--source', $bad, '--sample', '100%');
     ok($r->{rc} == 8 && $r->{out} =~ /^FAIL/m, 'verify notices the other format') or diag($r->{out});
     isnt(plan_of($bad)->{fingerprint}, plan_of($gptq)->{fingerprint}, 'and a plan is another');
+}
+
+# ---- AWQ's
+my $awq = "$dir/moe-awq";
+for ('scales', 'qzeros') {
+    my $part = $_;
+    refused($awq, "AWQ: no $part", 7, qr/packed tensor '\Q$down\E\.qweight' has no '\Q$down\E\.$part'; is the download complete\?/,
+        header_edit(sub { s/\Q$down\E\.$part/y.unknown/ or die }));
+}
+refused($awq, 'AWQ: weights of another type', 7, qr/'\Q$down\E\.qweight' is no matrix of AWQ's 4-bit integers: expected I32 of two dimensions/,
+    header_edit(sub { s/(\Q$down\E\.qweight": \{"dtype": )"I32"/$1"F32"/ or die }));
+for ([bits => 8, qr/bits 8 instead of 4/], [version => 'gemv', qr/version 'gemv' instead of 'gemm'/], [zero_point => JSON::PP::false(), qr/a zero_point that is not true/]) {
+    my ($entry, $v, $why) = @$_;
+    refused($awq, "AWQ: another $entry", 6, qr/the weights are packed by quant_method 'awq' with $why, which is not supported: give an FP8 or BF16 checkpoint/,
+        config_edit(sub { $_[0]{quantization_config}{$entry} = $v }));
+}
+{
+    my $bad = scratch() . '/m';
+    copy_checkpoint($awq, $bad, grep { /safetensors/ } ls($awq));
+    tensor_edit("$down.qzeros", 5, "\x5a")->($bad);
+    my $r = run($SLUICE, 'verify', "$dir/moe-awq.gguf", '--source', $bad, '--sample', '100%');
+    ok($r->{rc} == 8 && $r->{out} =~ /^FAIL.*ffn_down_exps\.weight/m, 'another zero point is noticed') or diag($r->{out});
 }
 
 done_testing();

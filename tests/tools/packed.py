@@ -7,7 +7,8 @@
 Facts: compressed-tensors packs rows: in X.weight_packed [rows, cols / n] the first weight of n is in a word's lowest bits;
 X.weight_zero_point [rows / n, groups] is packed down its columns, X.weight_g_idx [cols] holds each column's group. Without zero
 points half of the codes' range is taken. GPTQ packs columns of the transposed matrix: X.qweight [cols / n, rows], beside it X.scales [groups, rows],
-X.qzeros [groups, rows / n], packed along its rows and, but in checkpoint_format gptq_v2, less one, and X.g_idx [cols].
+X.qzeros [groups, rows / n], packed along its rows and, but in checkpoint_format gptq_v2, less one, and X.g_idx [cols]. AWQ packs rows of the transposed matrix: X.qweight [cols, rows / 8], in a
+word rows 0, 2, 4, 6, 1, 3, 5, 7, as zero points in X.qzeros, which are as they are.
 """
 import json
 import os
@@ -30,7 +31,11 @@ FORMS = {
     "gptq-4": (4, 32, True, False, "F16"),
     "gptq-4-act": (4, 64, False, True, "BF16"),
     "gptq-8-v2": (8, 0, True, False, "F16"),
+    "awq": (4, 64, True, False, "F16"),
 }
+
+
+AWQ = [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def pack(codes, bits, axis):
@@ -71,6 +76,9 @@ def quantize(x, bits, group, zeros, stored):
 
 def method(form):
     bits, group, zeros, order, _ = FORMS[form]
+    if form == "awq":
+        return {"quant_method": "awq", "bits": bits, "group_size": group, "zero_point": True, "version": "gemm",
+                "modules_to_not_convert": ["layers.0.mlp.down", "layers.0.mlp.experts.0.down"]}
     if form.startswith("gptq"):
         return {"quant_method": "gptq", "bits": bits, "group_size": group or -1, "desc_act": order, "sym": not zeros, "lm_head": False,
                 "dynamic": {r"-:.*layers\.0\..*down_proj": {}}, **({"checkpoint_format": "gptq_v2", "pack_dtype": "int32"} if form.endswith("v2") else {})}
@@ -99,12 +107,19 @@ def add_gptq(shard, name, codes, scale, zero, group, form):
     shard.add(stem + "g_idx", "I32", group.astype(np.int32))
 
 
+def add_awq(shard, name, codes, scale, zero, group, form):
+    stem, order = name[:-len("weight")], lambda a: a.reshape(a.shape[0], -1, 8)[:, :, AWQ].reshape(a.shape)
+    shard.add(stem + "qweight", "I32", pack(order(codes.T), 4, 1))
+    shard.add(stem + "scales", FORMS[form][4], np.ascontiguousarray(scale.T))
+    shard.add(stem + "qzeros", "I32", pack(order(zero.T), 4, 1))
+
+
 def make(source, out, form):
     bits, size, zeros, order, stored = FORMS[form]
     ck, shard = Checkpoint(source), ShardMaker(7)
     for name in sorted(ck.where):
         kind, a = ck.raw(name)
-        left_out = form.startswith("gptq") and ".layers.0." in name and "down_proj" in name
+        left_out = not form.startswith("ct") and ".layers.0." in name and "down_proj" in name
         if left_out or a.ndim != 2 or ".layers." not in name or name.endswith((".gate.weight", "norm.weight")):
             shard.add(name, kind, a)
             continue
@@ -112,7 +127,8 @@ def make(source, out, form):
         group = np.arange(x.shape[1]) // (size or x.shape[1])
         if order:
             shard.rng.shuffle(group)
-        (add_gptq if form.startswith("gptq") else add_compressed)(shard, name, *quantize(x, bits, group, zeros, stored), group, form)
+        add = add_awq if form == "awq" else add_gptq if form.startswith("gptq") else add_compressed
+        add(shard, name, *quantize(x, bits, group, zeros, stored), group, form)
     shard.write(out)
     for name in os.listdir(source):
         if name.endswith(".json") and "index" not in name:
@@ -131,10 +147,14 @@ class Packed(Checkpoint):
         stem = name[:-len("weight")]
         if stem + "qweight" not in self.where:
             return super().f32(name)
-        q = self.config["quantization_config"]
+        q, scale = self.config["quantization_config"], super().f32(stem + "scales").T
+        if q["quant_method"] == "awq":
+            codes, zero = (unpack(self.raw(stem + x)[1], 4, 1) for x in ("qweight", "qzeros"))
+            codes, zero = (a.reshape(a.shape[0], -1, 8)[:, :, np.argsort(AWQ)].reshape(a.shape).T for a in (codes, zero))
+            return self.values(codes, zero, scale, np.arange(codes.shape[1]) // (codes.shape[1] // scale.shape[1]))
         codes, zero = unpack(self.raw(stem + "qweight")[1], q["bits"], 0), unpack(self.raw(stem + "qzeros")[1], q["bits"], 1)
         zero = zero + (q.get("checkpoint_format", "gptq") == "gptq")
-        return self.values(codes.T, zero.T, super().f32(stem + "scales").T, self.raw(stem + "g_idx")[1])
+        return self.values(codes.T, zero.T, scale, self.raw(stem + "g_idx")[1])
 
     def packed(self, name):
         q = self.config["quantization_config"]["config_groups"]["group_0"]["weights"]

@@ -1,4 +1,4 @@
-/* Weights as programs for GPTQ pack them: what they become, and what is refused, in headers of any shapes. */
+/* Weights as programs for GPTQ and AWQ pack them: what they become, and what is refused, in headers of any shapes. */
 #include "tests/unit/checkpoint_world.h"
 
 #define CONFIG "{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":%u,\"group_size\":32%s}}"
@@ -149,9 +149,58 @@ static void leaves_out(void **state)
     }
 }
 
+#define AWQ "{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":%u,\"group_size\":32,\"version\":\"GEMM\"%s}}"
+
+static void awq_config(const char *dir, unsigned bits, const char *more)
+{
+    char text[500];
+
+    snprintf(text, sizeof text, AWQ, bits, more);
+    maker_write(dir, "config.json", text);
+}
+
+static void takes_awq(void **state)
+{
+    static const struct { struct parts p; int code; const char *why; } bad[] = {
+        {{{{"I32", "[64,3]"}, {NULL}, QZEROS, {NULL}}, NULL}, SL_ESOURCE, "packed tensor 'x.qweight' has no 'x.scales'"},
+        {{{{"I32", "[64,3]"}, SCALES, {NULL}, {NULL}}, NULL}, SL_ESOURCE, "has no 'x.qzeros'"},
+        {{{{"I32", "[192]"}, SCALES, QZEROS, {NULL}}, NULL}, SL_ESOURCE, "'x.qweight' is no matrix of AWQ's 4-bit integers: expected I32 of two dimensions"},
+        {{{{"I32", "[64,3]"}, {"F16", "[5,24]"}, QZEROS, {NULL}}, NULL}, SL_ESOURCE, "expected [n, 24], whole groups of columns"},
+        {{{{"I32", "[64,3]"}, SCALES, {"I32", "[2,4]"}, {NULL}}, NULL}, SL_ESOURCE, "'x.qzeros' is I32 of shape [2, 4]: expected I32 of [2, 3]"},
+    };
+    static const struct { const char *more, *name; bool left; } layers[] = {
+        {"", "lm_head.weight", true}, {"", "model.layers.0.mlp.gate_proj.weight", false},
+        {",\"modules_to_not_convert\":[\"mlp.gate\"]", "model.layers.0.mlp.gate_proj.weight", true},
+        {",\"modules_to_not_convert\":[\"\"]", "model.layers.0.mlp.gate_proj.weight", false},
+    };
+    struct sl_error e = {.code = 0};
+    struct sl_checkpoint *ck;
+    struct sl_scale s;
+
+    awq_config(*state, 4, "");
+    write_parts(*state, "model.safetensors", &(struct parts){{{"I32", "[64,3]"}, SCALES, QZEROS, {NULL}}, NULL});
+    ck = open_ok(*state);
+    assert_true(ck->tensors[0].dtype == SL_DTYPE_I4 && ck->tensors[0].shape[0] == 24 && ck->tensors[0].shape[1] == 64);
+    assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
+    assert_true(s.tensor == 1 && s.zeros == 3 && !s.order && s.packing == SL_PACKED_AWQ && !s.zero_plus && s.cols == 2 && s.block_cols == 32);
+    sl_checkpoint_close(ck);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_parts(*state, "model.safetensors", &bad[i].p);
+        refuse(*state, bad[i].code, bad[i].why);
+    }
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
+        awq_config(*state, 4, layers[i].more);
+        assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
+        assert_int_equal(sl_checkpoint_ignores(ck, layers[i].name, &e), layers[i].left);
+        sl_checkpoint_close(ck);
+    }
+    awq_config(*state, 8, "");
+    refuse(*state, SL_EUNSUPPORTED, "config.json: the weights are packed by quant_method 'awq' with bits 8 instead of 4, which is not supported");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses), TEST(leaves_out)};
+    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses), TEST(leaves_out), TEST(takes_awq)};
 
     return cmocka_run_group_tests_name("gptq", tests, NULL, NULL);
 }

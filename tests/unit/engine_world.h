@@ -352,19 +352,26 @@ static inline float world_decode(enum sl_dtype dtype, const uint8_t *p, uint64_t
     }
 }
 
+/* Number `slot`, the lowest first, of a word. */
+static inline int world_slot(const uint8_t *words, uint64_t word, uint64_t slot, unsigned bits)
+{
+    return words[4 * word + slot * bits / 8] >> slot * bits % 8 & ((1 << bits) - 1);
+}
+
 /* Of packed integers: the code, less its zero point, and times its scale. */
 static inline float world_integer(const struct world *w, const struct sl_model_src *s, uint64_t row, uint64_t col)
 {
+    static const uint8_t of_awq[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     const struct sl_scale *sc = &s->scale;
-    bool along = sc->packing == SL_PACKED_ALONG;
+    bool along = sc->packing == SL_PACKED_ALONG, awq = sc->packing == SL_PACKED_AWQ;
     unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, n = 32 / bits;
     uint64_t group = sc->order ? w->data[sc->order - 1][4 * col] : col / sc->block_cols;
-    uint64_t word = along ? (row * s->cols + col) / n : col / n * s->rows + row;
+    uint64_t word = along ? (row * s->cols + col) / n : awq ? col * (s->rows / n) + row / n : col / n * s->rows + row;
     uint64_t zero = along ? row / n * sc->cols + group : group * (s->rows / n) + row / n;
-    int code = w->data[s->tensor][4 * word + col % n * bits / 8] >> (bits == 4 ? col % 2 * 4 : 0) & ((1 << bits) - 1);
+    int code = world_slot(w->data[s->tensor], word, awq ? of_awq[row % 8] : col % n, bits);
 
     if (sc->zeros)
-        code -= (w->data[sc->zeros - 1][4 * zero + row % n * bits / 8] >> (bits == 4 ? row % 2 * 4 : 0) & ((1 << bits) - 1)) + sc->zero_plus;
+        code -= world_slot(w->data[sc->zeros - 1], zero, awq ? of_awq[row % 8] : row % n, bits) + sc->zero_plus;
     else
         code -= 1 << (bits - 1);
     return (float)code * world_decode(w->tensor[sc->tensor].dtype, w->data[sc->tensor], along ? row * sc->cols + group : group * s->rows + row);

@@ -226,7 +226,7 @@ static void add_side_by_side(struct world *w)
 
         snprintf(name, sizeof name, "beside%d", i);
         s = world_source(w, (uint32_t)(i % 2), name, i % 2 ? SL_DTYPE_I4 : SL_DTYPE_UINT8, 200, 768, SL_DTYPE_F16, 1, 32);
-        world_pack(w, s, true, i > 0, i == 2 ? SL_PACKED_ALONG : SL_PACKED_GPTQ);
+        world_pack(w, s, true, i == 1 || i == 2, i == 2 ? SL_PACKED_ALONG : i == 3 ? SL_PACKED_AWQ : SL_PACKED_GPTQ);
     }
     add(w, world_out(w, "beside.q4_k", SL_TYPE_Q4_K, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 100);
     add(w, world_out(w, "beside.f32", SL_TYPE_F32, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 7);
@@ -235,6 +235,9 @@ static void add_side_by_side(struct world *w)
     s = world_source(w, 1, "beside_tall", SL_DTYPE_I4, 1600, 512, SL_DTYPE_F32, 1, 128);
     world_pack(w, s, true, true, SL_PACKED_GPTQ);
     add(w, world_out(w, "beside_tall.q8_0", SL_TYPE_Q8_0, SL_COPY, 512, 1600, 0, s, 1), 0);
+    s = world_source(w, 1, "beside_awq", SL_DTYPE_I4, 1600, 512, SL_DTYPE_F16, 1, 64);
+    world_pack(w, s, true, false, SL_PACKED_AWQ);
+    add(w, world_out(w, "beside_awq.q5_k", SL_TYPE_Q5_K, SL_COPY, 512, 1600, 0, s, 1), 512 * 333);
     s = world_source(w, 0, "beside_kv_b", SL_DTYPE_I4, 2 * (128 + 32), 256, SL_DTYPE_F16, 1, 64);
     world_pack(w, s, true, true, SL_PACKED_GPTQ);
     t = world_out(w, "beside_k_b", SL_TYPE_Q4_1, SL_K_B, 128, 256, 2, s, 1);
@@ -249,7 +252,7 @@ static void add_side_by_side(struct world *w)
     t->heads = 8;
     add(w, t, 256 * 16 * 3);
     s = world_source(w, 1, "beside_view", SL_DTYPE_I4, 64, 192, SL_DTYPE_BF16, 1, 32);
-    world_pack(w, s, true, true, SL_PACKED_GPTQ);
+    world_pack(w, s, true, false, SL_PACKED_AWQ);
     t = world_out(w, "beside_view", SL_TYPE_Q5_1, SL_VIEW, 192, 64, 0, s, 1);
     t->view = &columns;
     add(w, t, 192 * 33);
