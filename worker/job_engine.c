@@ -10,7 +10,7 @@
 
 #define ENGINES 2u             /* two jobs, or sweeps, in turn */
 #define ENGINE_LEAST (256 * SL_MIB)
-#define PROGRAM_BYTES (14 * SL_MIB)
+#define PROGRAM_BYTES (18 * SL_MIB) /* with the 4 MiB through which stitching reads (tensor_hash.c) */
 #define SERVICE_BYTES (4 * SL_MIB) /* of a service's worker, beyond that: two lanes, its messages */
 
 unsigned job_engines_most(const struct sl_job_cache *c)
