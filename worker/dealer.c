@@ -27,7 +27,7 @@ struct sl_dealer {
     char *host;                         /* of tcp, where it is a name: libzmq would ask for it in its own thread, and end
                                          * no sooner than a name server answers */
     struct sl_lookup *lookup;           /* without a socket, or while its connection is cut */
-    char at[SL_ADDRESS_CHARS + 24];     /* where the socket leads */
+    char address[SL_ADDRESS_CHARS];     /* to which the socket leads */
     enum sl_lookup_state last;          /* what the one before gave */
     bool unasked;                       /* there was no thread or memory to ask */
     uint64_t again_ms;                  /* when the next one is due; sl_boot_ms */
@@ -153,8 +153,9 @@ const char *sl_dealer_nowhere(const struct sl_dealer *d)
  * libzmq itself comes back to the one that it knows. */
 static int look(struct sl_dealer *d, struct sl_error *e)
 {
-    char address[SL_ADDRESS_CHARS], at[sizeof d->at];
+    char address[SL_ADDRESS_CHARS], at[SL_ADDRESS_CHARS + 24];
     enum sl_lookup_state now;
+    bool stays;
 
     if (!d->lookup && sl_boot_ms() < d->again_ms)
         return 0;
@@ -171,17 +172,18 @@ static int look(struct sl_dealer *d, struct sl_error *e)
     if (now == SL_LOOKUP_PENDING)
         return 0;
     d->keep_ms = sl_boot_ms() + sl_lookup_ms(d->lookup);
+    stays = d->socket && sl_lookup_has(d->lookup, d->address);
     sl_lookup_leave(d->lookup);
     d->lookup = NULL;
     d->again_ms = sl_boot_ms() + RECONNECT_MS;
     d->last = now;
     if (now != SL_LOOKUP_FOUND)
         return d->patient || d->heard ? 0 : sl_fail(e, SL_EUNREACHABLE, "%s: %s", d->endpoint, sl_dealer_nowhere(d));
-    snprintf(at, sizeof at, strchr(address, ':') ? "tcp://[%s]%s" : "tcp://%s%s", address, strrchr(d->endpoint, ':'));
-    if (d->socket && strcmp(at, d->at) == 0)
+    if (stays)
         return 0;
     drop_socket(d);
-    memcpy(d->at, at, sizeof at);
+    memcpy(d->address, address, sizeof address);
+    snprintf(at, sizeof at, strchr(address, ':') ? "tcp://[%s]%s" : "tcp://%s%s", address, strrchr(d->endpoint, ':'));
     return connect_socket(d, at, e);
 }
 

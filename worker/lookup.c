@@ -164,6 +164,19 @@ static bool take(const struct question *q, bool routed, unsigned nth, char addre
     return false;
 }
 
+/* Only its owner asks; what is found does not change any more once there is an answer. */
+bool sl_lookup_has(const struct sl_lookup *l, const char *address)
+{
+    char digits[SL_ADDRESS_CHARS];
+
+    for (unsigned i = 0; i < 2; i++)
+        for (const struct addrinfo *a = answer(l->asked[i]) == 0 ? l->asked[i]->found : NULL; a; a = a->ai_next)
+            if (getnameinfo(a->ai_addr, a->ai_addrlen, digits, sizeof digits, NULL, 0, NI_NUMERICHOST) == 0 &&
+                strcmp(digits, address) == 0)
+                return true;
+    return false;
+}
+
 static bool is_none(int rc)
 {
     return rc == EAI_NONAME || rc == EAI_NODATA || rc == EAI_ADDRFAMILY;
