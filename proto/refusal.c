@@ -10,6 +10,7 @@ const char *sl_refusal(char buf[128], int err)
 {
     char room[1024];
     struct passwd p, *found = NULL;
+    int kept = errno;
 
     if (err != EACCES)
         snprintf(buf, 128, "%s", strerror(err));
@@ -17,5 +18,6 @@ const char *sl_refusal(char buf[128], int err)
         snprintf(buf, 128, "%s (user %.64s)", strerror(err), p.pw_name);
     else
         snprintf(buf, 128, "%s (user id %u)", strerror(err), (unsigned)geteuid());
+    errno = kept;
     return buf;
 }

@@ -3,7 +3,7 @@
 #define SLUICE_PROTO_REFUSAL_H
 
 /* Effect: writes strerror(err) to buf, of EACCES with this program's user: "Permission denied (user sluice)".
- * Returns buf. */
+ * Leaves errno as it is. Returns buf. */
 const char *sl_refusal(char buf[128], int err);
 
 #endif
