@@ -187,6 +187,8 @@ enum sl_tokens {
     SL_TOKENS_TEKKEN,  /* Mistral's own file */
     SL_TOKENS_LING,    /* Ling's pre-tokenizer has the name of Ling 2.0's */
     SL_TOKENS_LLAMA4,  /* one with the same rules as MiniMax-M2's */
+    SL_TOKENS_HUNYUAN, /* Hunyuan-A13B's own file */
+    SL_TOKENS_HY3,     /* Hy3's pre-tokenizer has V3's rules under another name */
     SL_TOKENS_V4,      /* V3's pre-tokenizer has another name where no token stands before every text */
 };
 
@@ -245,7 +247,7 @@ struct sl_arch {
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_exaone_moe, sl_arch_glm_dsa,
     sl_arch_glm4_moe, sl_arch_solar_open, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
     sl_arch_qwen3moe, sl_arch_qwen3vl, sl_arch_qwen3vlmoe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
-    sl_arch_mistral_large3, sl_arch_llama4;
+    sl_arch_mistral_large3, sl_arch_llama4, sl_arch_hunyuan_moe, sl_arch_hy_v3;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED

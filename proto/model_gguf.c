@@ -300,13 +300,14 @@ static void set_hparams(struct sl_model *m)
     struct sl_hparams *hp = &m->hp;
     const struct sl_kv *tokens = sl_kvs_find(&m->kvs, "tokenizer.ggml.tokens");
     const struct sl_kv *heads;
+    bool counts = strcmp(m->arch, sl_arch_mimo2.name) != 0 && strcmp(m->arch, sl_arch_hy_v3.name) != 0;
 
     hp->n_layer = number(m, "block_count", 0);
     heads = hp->n_layer ? layer_list(m, "attention.head_count") : NULL;
     hp->n_head = number(m, "attention.head_count", heads && list_at(heads, 0) > 0 ? (uint64_t)list_at(heads, 0) : 0);
     hp->n_head_kv = number(m, "attention.head_count_kv", hp->n_head);
     hp->n_expert = number(m, "expert_count", 0);
-    hp->n_layer_dense = number(m, "leading_dense_block_count", strcmp(m->arch, sl_arch_mimo2.name) == 0 ? dense_layers(m) : 0);
+    hp->n_layer_dense = number(m, "leading_dense_block_count", counts ? 0 : dense_layers(m));
     hp->moe_step = number(m, "interleave_moe_layer_step", 0);
     hp->n_embd = number(m, "embedding_length", 0);
     hp->kv_lora = number(m, "attention.kv_lora_rank", 0);

@@ -1,5 +1,8 @@
+#include "proto/arch_table.h"
 #include "proto/mixture.h"
 #include "proto/plan_build.h"
+
+#include <string.h>
 
 #define RUNTIME_BYTES (3ull * (1u << 30) / 10) /* context and libraries of a GPU runtime */
 
@@ -82,7 +85,7 @@ uint64_t sl_plan_cache(const struct sl_plan *p, uint64_t ctx, bool whole_heads, 
 {
     const struct sl_hparams *h = &p->model->hp;
     const struct sl_model *m = p->model;
-    bool cached = !h->index_dim && !h->n_linear && !m->near; /* layers for multi-token prediction */
+    bool cached = !h->index_dim && !h->n_linear && !m->near && strcmp(m->arch, sl_arch_hy_v3.name) != 0; /* layers for multi-token prediction */
     uint64_t layers = !cached && h->n_nextn < h->n_layer ? h->n_layer - h->n_nextn : h->n_layer, bytes;
 
     if (m->near)

@@ -91,15 +91,17 @@ static void add_to_layer(struct layer *l, uint64_t bytes, bool experts, bool may
     l->moved[0] = max(l->moved[0], bytes);
 }
 
-/* What of layers for multi-token prediction llama.cpp loads though it does not use them: of Step-3.5, what it takes for optional. */
+/* What of layers for multi-token prediction llama.cpp loads though it does not use them: of Step-3.5 and Hy3, what it takes for
+ * optional. */
 static bool loaded_unused(const struct sl_model *m, const char *name)
 {
-    static const char *const parts[] = {".ffn_gate", ".ffn_up", ".ffn_down", ".attn_gate.", ".attn_q_norm.", ".attn_k_norm.",
-                                        ".embed_tokens.", ".shared_head_"};
+    static const char *const parts[] = {".ffn_gate", ".ffn_up", ".ffn_down", ".embed_tokens.", ".shared_head_", ".exp_probs_b",
+                                        ".attn_gate.", ".attn_q_norm.", ".attn_k_norm."};
+    size_t n = sizeof parts / sizeof *parts - (strcmp(m->arch, "hy_v3") == 0 ? 3 : 0);
 
-    if (strcmp(m->arch, "step35") != 0)
+    if (strcmp(m->arch, "step35") != 0 && strcmp(m->arch, "hy_v3") != 0)
         return false;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+    for (size_t i = 0; i < n; i++)
         if (strstr(name, parts[i]))
             return true;
     return false;

@@ -60,6 +60,7 @@ static size_t decode64(char *s, size_t n)
 struct reading {
     const char *label;
     uint64_t line, max;
+    bool by_line;
     char *at;         /* next free byte of the arena */
     struct sl_tiktoken *t;
 };
@@ -86,6 +87,8 @@ static int take_line(struct reading *r, char *line, struct sl_error *e)
         return bad_line(r, "expected a token in base64, a space, and its rank, a number", e);
     for (size_t i = 0; i < n; i++)
         rank = rank * 10 + (uint64_t)(digits[i] - '0');
+    if (r->by_line)
+        rank = t->n;
     if (rank >= r->max || t->n >= r->max)
         return sl_fail(e, SL_ESOURCE, "%s: line %" PRIu64 ": rank %" PRIu64 " is not below config.json's "
                        "vocab_size %" PRIu64, r->label, r->line, rank, r->max);
@@ -101,6 +104,10 @@ static int take_line(struct reading *r, char *line, struct sl_error *e)
     t->text[rank] = r->at;
     r->at += sl_byte_level_encode((const uint8_t *)token, n, r->at) + 1;
     SL_TRY(sl_name_table_add(&t->rank_of, t->text[rank], (uint32_t)rank, &held, e));
+    if (held != rank && r->by_line) {
+        t->text[rank] = NULL;
+        return 0;
+    }
     if (held != rank)
         return sl_fail(e, SL_ESOURCE, "%s: line %" PRIu64 ": the token of rank %" PRIu64 " is that of rank %"
                        PRIu32 " again", r->label, r->line, rank, held);
@@ -146,10 +153,10 @@ static int check(const struct sl_tiktoken *t, const char *label, struct sl_error
     return 0;
 }
 
-int sl_tiktoken_parse(const char *label, char *text, size_t len, uint64_t max, struct sl_tiktoken *t,
-                      struct sl_error *e)
+int sl_tiktoken_parse(const char *label, char *text, size_t len, uint64_t max, bool by_line,
+                      struct sl_tiktoken *t, struct sl_error *e)
 {
-    struct reading r = {.label = label, .max = max, .t = t};
+    struct reading r = {.label = label, .max = max, .by_line = by_line, .t = t};
     uint64_t lines = 1;
 
     *t = (struct sl_tiktoken){.n = 0};

@@ -7,6 +7,7 @@
 #include "proto/error.h"
 #include "proto/name_table.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,12 +23,13 @@ struct sl_tiktoken {
 };
 
 /* Effect: parses the file's text (len bytes, NUL-terminated; it is cut up), label names it in
- * errors. *t is the caller's (sl_tiktoken_free), after an error too. max = most tokens that there
+ * errors. by_line: whatever numbers the lines have, ranks count tokens that were not there before; a token that stands
+ * again is passed over. *t is the caller's (sl_tiktoken_free), after an error too. max = most tokens that there
  * may be. Errors: SL_ESOURCE with the line: no token and rank, bad base64, a token or rank that
  * stands twice, ranks that are missing, one of the 256 bytes missing, a file or a token too
  * large; SL_EFAIL (out of memory). */
-int sl_tiktoken_parse(const char *label, char *text, size_t len, uint64_t max, struct sl_tiktoken *t,
-                      struct sl_error *e) SL_MUST_USE;
+int sl_tiktoken_parse(const char *label, char *text, size_t len, uint64_t max, bool by_line,
+                      struct sl_tiktoken *t, struct sl_error *e) SL_MUST_USE;
 void sl_tiktoken_free(struct sl_tiktoken *t);
 
 /* Effect: *merges = a pair "left right" for each token that joining by ranks makes (*n of them), in

@@ -483,6 +483,7 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
 int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
                       const struct sl_arch *arch, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
 {
+    bool hunyuan = arch->tokens == SL_TOKENS_HUNYUAN;
     cJSON *tokenizer = NULL, *tokenizer_config = NULL;
     int rc;
 
@@ -491,13 +492,13 @@ int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
     if (arch->tokens == SL_TOKENS_TEKKEN)
         return sl_tokenizer_tekken(dir, n_vocab, kvs, e);
     rc = sl_tokenizer_read_json(dir, "tokenizer.json", &tokenizer, e);
-    if (rc == 0 && !tokenizer && !sl_source_exists(dir->path, "tiktoken.model"))
+    if (rc == 0 && !tokenizer && !hunyuan && !sl_source_exists(dir->path, "tiktoken.model"))
         rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing, and so is tiktoken.model, which Kimi-K2's "
                      "models have instead; download the one that yours has beside config.json", dir->path);
     rc = rc < 0 ? rc : sl_tokenizer_read_json(dir, "tokenizer_config.json", &tokenizer_config, e);
     if (rc == 0)
-        rc = sl_tokenizer_is_tiktoken(dir, tokenizer, tokenizer_config)
-                 ? sl_tokenizer_tiktoken(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e)
+        rc = hunyuan || sl_tokenizer_is_tiktoken(dir, tokenizer, tokenizer_config)
+                 ? sl_tokenizer_tiktoken(dir, tokenizer, tokenizer_config, config, arch, n_vocab, kvs, e)
                  : set_all(dir, tokenizer, tokenizer_config, config, arch, n_vocab, kvs, e);
     cJSON_Delete(tokenizer);
     cJSON_Delete(tokenizer_config);

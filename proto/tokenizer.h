@@ -12,7 +12,7 @@ struct cJSON;
 struct sl_arch;
 
 /* Effect: appends the tokenizer.* keys that the converter of August 2026 writes,
- * in its order, from tokenizer.json (without one: tiktoken.model), tokenizer_config.json,
+ * in its order, from tokenizer.json (without one: tiktoken.model; of Hunyuan-A13B: hy.tiktoken), tokenizer_config.json,
  * special_tokens_map.json, added_tokens.json, merges.txt, chat template files and config. n_vocab = entries of the token list; ids without
  * a token are filled as it fills them. Added tokens have the ids that the tokenizers library
  * gives them, which closes gaps in those of tokenizer.json; but where model.vocab itself has
@@ -57,12 +57,13 @@ int sl_tokenizer_eos(const struct cJSON *config, struct sl_kvs *kvs, struct sl_e
 /* Effect: appends the same keys as sl_tokenizer_keys from tiktoken.model and tokenizer_config.json
  * (may be NULL), as Kimi-K2 ships them: ordinary tokens are the file's, the 258 ids behind them
  * are special, and have the names of added_tokens_decoder or one that says that they are
- * reserved. tokenizer = a tokenizer.json beside it, for ids of special tokens alone, or NULL.
+ * reserved. tokenizer = a tokenizer.json beside it, for ids of special tokens alone, or NULL. Of Hunyuan-A13B (arch) from
+ * hy.tiktoken, with 210 special tokens whose names are its own.
  * Errors: SL_ESOURCE (a damaged file, names of special tokens missing), SL_EUNSUPPORTED
  * (another model's tokenizer in such a file). */
 int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
                           const struct cJSON *tokenizer_config, const struct cJSON *config,
-                          uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+                          const struct sl_arch *arch, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the same from tekken.json, as Mistral ships it, with the pairs that the converter makes of it. Errors: SL_ESOURCE (missing or
  * damaged, absurdly many merges), SL_EUNSUPPORTED (texts are split by other rules; before version 11). */

@@ -150,6 +150,8 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
     if (*pre && arch && arch->tokens == SL_TOKENS_V4 && strcmp(*pre, "deepseek-v3") == 0 &&
         !begins_texts(tokenizer, config, model))
         *pre = "joyai-llm";
+    if (*pre && arch && arch->tokens == SL_TOKENS_HY3 && strcmp(*pre, "deepseek-v3") == 0)
+        *pre = "hunyuan-dense";
     if (*pre && arch && arch->tokens == SL_TOKENS_LLAMA4 && strcmp(*pre, "minimax-m2") == 0)
         *pre = "llama4";
     if (*pre && arch && arch->tokens == SL_TOKENS_LING && strcmp(*pre, "bailingmoe") == 0)
@@ -158,8 +160,8 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Solar-Open, Llama 3 and 4", r.odd);
+                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Hy3, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Solar-Open, Llama 3 and 4", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Solar-Open, Llama 3 and 4", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Hy3, K-EXAONE, Kimi-K2, Ling, MiniMax-M2, Qwen, Solar-Open, Llama 3 and 4", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }

@@ -100,7 +100,7 @@ static int read_tokens(struct tekken *k, const cJSON *list, struct sl_error *e)
     int rc;
 
     SL_TRY(write_lines(list, n, &text, &len, e));
-    rc = sl_tiktoken_parse(FILE_NAME "'s vocab", text, len, n, &k->t, e);
+    rc = sl_tiktoken_parse(FILE_NAME "'s vocab", text, len, n, false, &k->t, e);
     free(text);
     SL_TRY(rc);
     for (unsigned b = 0; b < 256; b++) {

@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     copy = strdup(text);
     free(text);
     require(copy != NULL);
-    if (sl_tiktoken_parse("f", copy, len, 400, &t, &e) < 0) {
+    if (sl_tiktoken_parse("f", copy, len, 400, len % 2, &t, &e) < 0) {
         require(e.text[0]);
     } else if (sl_tiktoken_merges(&t, "f", &merges, &n_merges, &e) < 0) {
         require(e.text[0] && merges == NULL);

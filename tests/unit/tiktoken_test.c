@@ -73,7 +73,7 @@ static void parsed(struct text *t, struct sl_tiktoken *out)
 {
     struct sl_error e;
 
-    if (sl_tiktoken_parse("f", t->s, t->n, 1 << 20, out, &e) < 0)
+    if (sl_tiktoken_parse("f", t->s, t->n, 1 << 20, false, out, &e) < 0)
         fail_msg("%s", e.text);
     free(t->s);
 }
@@ -137,13 +137,30 @@ static void test_file_order(void **state)
     sl_tiktoken_free(&k);
 }
 
+/* A token that stands again, and a number behind it that does not count. */
+static void test_by_line(void **state)
+{
+    struct text t = model(256, LIST("ab", "a", "abc"));
+    struct sl_tiktoken k;
+    struct sl_error e;
+
+    (void)state;
+    assert_int_equal(sl_tiktoken_parse("f", t.s, t.n, 1 << 20, true, &k, &e), 0);
+    assert_int_equal(k.n, 258);
+    assert_string_equal(k.text[256], "ab");
+    assert_string_equal(k.text[257], "abc");
+    assert_int_equal(sl_name_table_find(&k.rank_of, "a"), 'a');
+    sl_tiktoken_free(&k);
+    free(t.s);
+}
+
 static void refused_parse(struct text t, uint64_t max, const char *words)
 {
     struct sl_tiktoken k;
     struct sl_error e;
     const char **merges = NULL;
     uint64_t n;
-    int rc = sl_tiktoken_parse("f", t.s, t.n, max, &k, &e);
+    int rc = sl_tiktoken_parse("f", t.s, t.n, max, false, &k, &e);
 
     if (rc == 0)
         rc = sl_tiktoken_merges(&k, "f", &merges, &n, &e);
@@ -370,6 +387,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_merges),
         cmocka_unit_test(test_file_order),
+        cmocka_unit_test(test_by_line),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_quick),
         cmocka_unit_test_setup_teardown(test_keys, fx_setup, fx_teardown),

@@ -56,6 +56,10 @@ static void test_pre(void **state)
             assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, &sl_arch_glm_dsa, &pre, &e), 0);
             assert_string_equal(pre, "glm4");
         }
+        if (pres[i].pre && strcmp(pre, "deepseek-v3") == 0) {
+            assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, &sl_arch_hy_v3, &pre, &e), 0);
+            assert_string_equal(pre, "hunyuan-dense");
+        }
         if (pres[i].pre && strcmp(pre, "bailingmoe") == 0) {
             assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, &sl_arch_bailing2, &pre, &e), 0);
             assert_string_equal(pre, "bailingmoe2");
