@@ -318,7 +318,7 @@ static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deeps
                                             &sl_arch_minimax_m2, &sl_arch_minimax_m3, &sl_arch_qwen2, &sl_arch_qwen3, &sl_arch_qwen3moe,
                                             &sl_arch_qwen3vl, &sl_arch_qwen3vlmoe, &sl_arch_qwen3next, &sl_arch_qwen35, &sl_arch_qwen35moe, &sl_arch_step35,
                                             &sl_arch_llama, &sl_arch_bailing2, &sl_arch_mistral_large3, &sl_arch_llama4,
-                                            &sl_arch_hunyuan_moe, &sl_arch_hy_v3};
+                                            &sl_arch_hunyuan_moe, &sl_arch_hy_v3, &sl_arch_ernie45_moe};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
 static int unsupported(const char *class, struct sl_error *e)

@@ -189,6 +189,7 @@ enum sl_tokens {
     SL_TOKENS_LLAMA4,  /* one with the same rules as MiniMax-M2's */
     SL_TOKENS_HUNYUAN, /* Hunyuan-A13B's own file */
     SL_TOKENS_HY3,     /* Hy3's pre-tokenizer has V3's rules under another name */
+    SL_TOKENS_PIECES,  /* SentencePiece's */
     SL_TOKENS_V4,      /* V3's pre-tokenizer has another name where no token stands before every text */
 };
 
@@ -203,6 +204,7 @@ struct sl_arrangement {
     bool stack;                 /* the output is a stack of all experts, of which each has the template's rows */
     bool columns;               /* with `stack`: each expert's matrix lies transposed, its rows are columns of the source from ... */
     uint64_t col0;              /* ... this one on */
+    bool row;                   /* of a vector: the source may be a matrix of one row */
     bool convolution;           /* the output has a dimension of 1 between columns and rows, and the source may have it */
 };
 
@@ -247,7 +249,8 @@ struct sl_arch {
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_exaone_moe, sl_arch_glm_dsa,
     sl_arch_glm4_moe, sl_arch_solar_open, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
     sl_arch_qwen3moe, sl_arch_qwen3vl, sl_arch_qwen3vlmoe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
-    sl_arch_mistral_large3, sl_arch_llama4, sl_arch_hunyuan_moe, sl_arch_hy_v3;
+    sl_arch_mistral_large3, sl_arch_llama4, sl_arch_hunyuan_moe, sl_arch_hy_v3,
+    sl_arch_ernie45_moe;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED

@@ -415,7 +415,8 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
     m->no_tokenizer = ck->n_files == 0 || (o->tokenizer_optional && ck->dir &&
                                            !sl_source_exists(ck->dir, "tokenizer.json") &&
                                            !sl_source_exists(ck->dir, "tiktoken.model") && !sl_source_exists(ck->dir, "tekken.json") &&
-                                           !sl_source_exists(ck->dir, "hy.tiktoken"));
+                                           !sl_source_exists(ck->dir, "hy.tiktoken") &&
+                                           !(p->arch->tokens == SL_TOKENS_PIECES && sl_source_exists(ck->dir, "tokenizer.model")));
     if (m->no_tokenizer)
         return 0;
     m->no_tokenizer_config = p->arch->tokens != SL_TOKENS_TEKKEN && !sl_source_exists(dir.path, "tokenizer_config.json");

@@ -27,7 +27,7 @@ static bool has_shape(const struct sl_src_tensor *src, const struct sl_tensor_tm
     if (t->rows == SL_N_NONE && t->transform == SL_FIRST)
         return last == 0 && src->shape[0] >= cols;
     if (t->rows == SL_N_NONE)
-        return src->shape[last] == cols && (last == 0 || (last == 1 && src->shape[0] == 1 && t->transform == SL_PRODUCT));
+        return src->shape[last] == cols && (last == 0 || (last == 1 && src->shape[0] == 1 && (how->row || t->transform == SL_PRODUCT)));
     return src->shape[0] == rows && src->shape[last] == cols &&
            (last == 1 || (last == 2 && src->shape[1] == 1 && how->convolution));
 }

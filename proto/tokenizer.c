@@ -36,7 +36,7 @@ static bool starts(const char *s, const char *with)
 }
 
 /* Some added tokens that control are not marked as special. */
-static bool looks_special(const char *s)
+bool sl_token_looks_special(const char *s)
 {
     static const char *const words[] = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"};
 
@@ -123,13 +123,10 @@ static int take_base(struct vocab *v, const cJSON *tokenizer, struct sl_error *e
 }
 
 /* U+2581 is how some vocabularies write a space. */
-static int with_spaces(struct vocab *v, uint64_t id, const char *text, struct sl_error *e)
+char *sl_token_with_spaces(const char *text)
 {
-    char *copy, *to;
+    char *copy = malloc(strlen(text) + 1), *to = copy;
 
-    if (!strstr(text, "\xe2\x96\x81"))
-        return 0;
-    copy = to = malloc(strlen(text) + 1);
     for (const char *s = text; copy && *s;) {
         bool space = starts(s, "\xe2\x96\x81");
 
@@ -138,6 +135,16 @@ static int with_spaces(struct vocab *v, uint64_t id, const char *text, struct sl
     }
     if (copy)
         *to = '\0';
+    return copy;
+}
+
+static int with_spaces(struct vocab *v, uint64_t id, const char *text, struct sl_error *e)
+{
+    char *copy;
+
+    if (!strstr(text, "\xe2\x96\x81"))
+        return 0;
+    copy = sl_token_with_spaces(text);
     SL_TRY(own(v, copy, e));
     v->text[id] = copy;
     return 0;
@@ -187,7 +194,7 @@ static int add_token(struct vocab *v, const char *text, uint64_t id, uint32_t fl
     if (!(flags & NORMALIZED))
         SL_TRY(decode_token(v, &text, e));
     v->text[id] = text;
-    v->type[id] = flags & SPECIAL || looks_special(text) ? SL_TOKEN_CONTROL : SL_TOKEN_USER_DEFINED;
+    v->type[id] = flags & SPECIAL || sl_token_looks_special(text) ? SL_TOKEN_CONTROL : SL_TOKEN_USER_DEFINED;
     return v->type[id] == SL_TOKEN_USER_DEFINED ? with_spaces(v, id, text, e) : 0;
 }
 
@@ -491,6 +498,8 @@ int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
     if (arch->tokens == SL_TOKENS_TEKKEN)
         return sl_tokenizer_tekken(dir, n_vocab, kvs, e);
+    if (arch->tokens == SL_TOKENS_PIECES)
+        return sl_tokenizer_pieces(dir, config, arch, n_vocab, kvs, e);
     rc = sl_tokenizer_read_json(dir, "tokenizer.json", &tokenizer, e);
     if (rc == 0 && !tokenizer && !hunyuan && !sl_source_exists(dir->path, "tiktoken.model"))
         rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing, and so is tiktoken.model, which Kimi-K2's "

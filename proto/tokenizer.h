@@ -69,6 +69,16 @@ int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const struct cJSON *t
  * damaged, absurdly many merges), SL_EUNSUPPORTED (texts are split by other rules; before version 11). */
 int sl_tokenizer_tekken(const struct sl_source_dir *dir, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: the same from SentencePiece's tokenizer.model, with those of added_tokens.json and tokenizer_config.json in the place of the
+ * ids that they have. Errors: SL_ESOURCE (missing or damaged, no piece for what is unknown, a text that stands twice). */
+int sl_tokenizer_pieces(const struct sl_source_dir *dir, const struct cJSON *config, const struct sl_arch *arch, uint64_t n_vocab,
+                        struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether a token controls by its text, whatever is said of it. */
+bool sl_token_looks_special(const char *s);
+/* Returns the text with spaces for U+2581, malloc'ed, or NULL. */
+char *sl_token_with_spaces(const char *text);
+
 /* Returns whether dir has a tiktoken.model that the converter takes: where there is no
  * tokenizer.json, or tokenizer_config.json names Kimi-K2's own class. */
 bool sl_tokenizer_is_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer,

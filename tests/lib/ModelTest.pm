@@ -70,7 +70,7 @@ sub refused {
     my ($source, $name, $rc, $pattern, $change, @verb) = @_;
     my $bad = scratch() . '/m';
     copy_checkpoint($source, $bad, grep { /\.safetensors$/ } ls($source));
-    spit("$bad/$_", slurp("$source/$_")) for grep { /tiktoken|\.py$/ } ls($source);
+    spit("$bad/$_", slurp("$source/$_")) for grep { /tiktoken|\.py$|^tokenizer\.model$/ } ls($source);
     $change->($bad);
     my ($verb, @options) = @verb ? @verb : 'plan';
     push @options, '-o', "$bad/x.gguf", '--quiet' if $verb eq 'convert';

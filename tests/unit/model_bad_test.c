@@ -178,7 +178,7 @@ static const struct change changes[] = {
      "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
      "KimiK3ForConditionalGeneration, ExaoneMoEForCausalLM, ExaoneMoeForCausalLM, GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, Glm4vMoeForConditionalGeneration, SolarOpenForCausalLM, Glm4MoeLiteForCausalLM, MiMoV2FlashForCausalLM, MiMoV2ForCausalLM, MiniMaxM2ForCausalLM, "
      "MiniMaxM3SparseForCausalLM, MiniMaxM3SparseForConditionalGeneration, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, "
-     "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, Step3p5ForCausalLM, Step3p7ForConditionalGeneration, LlamaForCausalLM, BailingMoeV2ForCausalLM, MistralLarge3ForCausalLM, Llama4ForConditionalGeneration, Llama4ForCausalLM, HunYuanMoEV1ForCausalLM, HYV3ForCausalLM"},
+     "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, Step3p5ForCausalLM, Step3p7ForConditionalGeneration, LlamaForCausalLM, BailingMoeV2ForCausalLM, MistralLarge3ForCausalLM, Llama4ForConditionalGeneration, Llama4ForCausalLM, HunYuanMoEV1ForCausalLM, HYV3ForCausalLM, Ernie4_5_MoeForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
