@@ -77,6 +77,16 @@ static void print_space(const struct plan_view *v)
              sl_size_text(b, need - v->free_bytes));
 }
 
+/* The files that a model's tokenizer may be in. */
+static const char *tokenizers(const struct plan_view *v)
+{
+    const char *arch = v->job->model->arch;
+
+    if (strcmp(arch, "ernie4_5-moe") == 0)
+        return "tokenizer.model";
+    return strcmp(arch, "hunyuan-moe") == 0 ? "hy.tiktoken" : "tokenizer.json, tiktoken.model or tekken.json";
+}
+
 static void print_notes(const struct plan_view *v)
 {
     const struct sl_plan *p = v->job->plan;
@@ -85,10 +95,10 @@ static void print_notes(const struct plan_view *v)
     print_space(v);
     if (v->config_alone)
         line(FIELD, "Note    this is from config.json alone; convert will need the .safetensors files and the "
-                    "tokenizer (tokenizer.json, tiktoken.model or tekken.json) beside it");
+                    "tokenizer (%s) beside it", tokenizers(v));
     else if (v->job->model->no_tokenizer)
-        line(FIELD, "Note    %s has no tokenizer (tokenizer.json, tiktoken.model or tekken.json); convert will need it, and "
-                    "write its metadata besides", v->job->ck->dir);
+        line(FIELD, "Note    %s has no tokenizer (%s); convert will need it, and write its metadata besides", v->job->ck->dir,
+             tokenizers(v));
     if (p->n_fallback)
         line(FIELD, "Note    %u tensor%s rows that the recipe's type does not divide; another type takes its place",
              p->n_fallback, p->n_fallback == 1 ? " has" : "s have");

@@ -12,7 +12,7 @@ struct cJSON;
 struct sl_arch;
 
 /* Effect: appends the tokenizer.* keys that the converter of August 2026 writes,
- * in its order, from tokenizer.json (without one: tiktoken.model; of Hunyuan-A13B: hy.tiktoken), tokenizer_config.json,
+ * in its order, from tokenizer.json (without one: tiktoken.model; of Hunyuan-A13B: hy.tiktoken; of ERNIE-4.5: tokenizer.model), tokenizer_config.json,
  * special_tokens_map.json, added_tokens.json, merges.txt, chat template files and config. n_vocab = entries of the token list; ids without
  * a token are filled as it fills them. Added tokens have the ids that the tokenizers library
  * gives them, which closes gaps in those of tokenizer.json; but where model.vocab itself has

@@ -70,6 +70,8 @@ for (['299484163264 591', 599.0, 180.2, 134.9, {}], ['21825437888 389', 43.7, 13
         for ['q4_k_m', sprintf '%.1f', $q4], ['dq3_k_m', sprintf '%.1f', $dq3];
 }
 
+like(run($SLUICE, 'plan', "$dir/config.json", '--recipe', 'q8_0')->{out}, qr/will need the \.safetensors files and the tokenizer \(tokenizer\.model\) beside it$/m, 'its tokenizer');
+
 # ---- a real llama.cpp
 SKIP: {
     skip_without_llama(13);

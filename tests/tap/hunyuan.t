@@ -75,6 +75,12 @@ for (['hunyuan-a13b', '80393183232 482', 160.8, 48.8, 37.5], ['hy3-fp8', '298786
     }
 }
 
+# Hunyuan-A13B-Instruct-FP8, of which 80.9 GB are published, has another model_type.
+spit("$dir/config.json", slurp("$TOP/tests/data/hunyuan-a13b-config.json"));
+edit_json("$dir/config.json", sub { $_[0]{model_type} = 'hunyuan'; $_[0]{quantization_config} = { quant_method => 'fp8', activation_scheme => 'static' } });
+is(sprintf('%.1f', plan_of("$dir/config.json")->{source_bytes} / 1e9), '80.9', 'Hunyuan-A13B in FP8');
+like(run($SLUICE, 'plan', "$dir/config.json", '--recipe', 'q8_0')->{out}, qr/will need the \.safetensors files and the tokenizer \(hy\.tiktoken\) beside it$/m, 'its tokenizer');
+
 # ---- a real llama.cpp
 SKIP: {
     skip_without_llama(17);
