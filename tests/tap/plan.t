@@ -152,12 +152,12 @@ SKIP: {
 }
 
 # ---- a stranger's names do nothing to the terminal
-spit("$dir/evil.recipe", "advice \xc2\x9b2Jclear\ndefault q8_0\n");
+spit("$dir/evil.recipe", "advice clear\ndefault q8_0\n");
 run_ok('a GGUF source', $SLUICE, 'convert', $TINY, '-o', "$dir/evil.gguf", '-r', 'q8_0', '--model-name', "\e]0;x\a", '-q');
 spit("$dir/evil.gguf", slurp("$dir/evil.gguf") =~ s/attn_kv_a_norm/attn\e[2Ja_norm/gr);
 $r = run_ok('and its plan', @plan, "$dir/evil.gguf", '-r', "$dir/evil.recipe");
 unlike($r->{out}, qr/[\0-\x09\x0b-\x1f\x7f]/, 'no control characters');
-like($r->{out}, qr/^\?]0;x\?: deepseek2.*^Recipe evil: \?\?2Jclear\n.*^attn\?\[2Ja_norm /ms, 'the rest is shown');
+like($r->{out}, qr/^\?]0;x\?: deepseek2.*^Recipe evil: clear\n.*^attn\?\[2Ja_norm /ms, 'the rest is shown');
 spit("$dir/evil.gguf", slurp("$dir/evil.gguf") =~ s/ffn_down\.weight/ffn_\e[2J.weight/gr);
 $r = run_ok('and what is said of it', $SLUICE, 'quantize', '--dry-run', "$dir/evil.gguf", 'q4_k_m', '--allow-requantize', '--imatrix',
     "$TINY/imatrix.legacy-layout.dat");
