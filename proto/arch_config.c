@@ -321,16 +321,26 @@ static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deeps
                                             &sl_arch_hunyuan_moe, &sl_arch_hy_v3, &sl_arch_ernie45_moe};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
+/* Returns how long a class's name is without what it says of the task. */
+static int stem_of(const char *class)
+{
+    const char *end = strstr(class, "For");
+
+    return (int)(end ? (size_t)(end - class) : strlen(class));
+}
+
 static int unsupported(const char *class, struct sl_error *e)
 {
-    char list[1024];
+    char list[800];
     size_t at = 0;
 
     list[0] = '\0';
     for (size_t a = 0; a < N_ARCHS; a++)
         for (const char *const *c = archs[a]->classes; *c && at < sizeof list; c++)
-            at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", *c);
-    return sl_fail(e, SL_EUNSUPPORTED, "architecture '%.100s' is not supported; supported: %s", class, list);
+            if (c == archs[a]->classes || stem_of(*c) != stem_of(c[-1]) || strncmp(*c, c[-1], (size_t)stem_of(*c)) != 0)
+                at += (size_t)snprintf(list + at, sizeof list - at, "%s%.*s", at ? ", " : "", stem_of(*c), *c);
+    return sl_fail(e, SL_EUNSUPPORTED, "architecture '%.100s' is not supported; supported, each with ForCausalLM or "
+                   "ForConditionalGeneration: %s", class, list);
 }
 
 /* The name of a config's class, NULL: it has none. *arch = what it is of, NULL: it is not known. */

@@ -137,7 +137,7 @@ static void refuses_packed(void **state)
     write_packed(*state, "model.safetensors", &good);
     refuse(*state, SL_ESOURCE, "'x.weight_packed' is packed, and config.json does not say how: expected a quantization_config with");
     maker_write(*state, "config.json", "{\"architectures\":[\"X\"],\"text_config\":{}}");
-    refuse(*state, SL_EUNSUPPORTED, "config.json: architecture 'X' is not supported; supported: ");
+    refuse(*state, SL_EUNSUPPORTED, "config.json: architecture 'X' is not supported; supported");
 }
 
 /* A weight and its scale, of any names and dtypes; NULL: no scale. */
@@ -462,7 +462,7 @@ static void refuses_configs(void **state)
         refuse(*state, SL_EUNSUPPORTED, why);
     }
     write_config(*state, "\"num_bits\":8", "}},\"architectures\":[\"X\"],\"more\":{\"a\":{");
-    snprintf(why, sizeof why, "%s: config.json: architecture 'X' is not supported; supported: ", (char *)*state);
+    snprintf(why, sizeof why, "%s: config.json: architecture 'X' is not supported; supported", (char *)*state);
     refuse(*state, SL_EUNSUPPORTED, why);
     write_config(*state, "\"num_bits\":4,\"strategy\":\"group\",\"group_size\":32,\"actorder\":\"weight\"", "");
     sl_checkpoint_close(open_ok(*state));

@@ -174,11 +174,10 @@ struct change {
 
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
-     "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
-     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
-     "KimiK3ForConditionalGeneration, ExaoneMoEForCausalLM, ExaoneMoeForCausalLM, GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, Glm4vMoeForConditionalGeneration, SolarOpenForCausalLM, Glm4MoeLiteForCausalLM, MiMoV2FlashForCausalLM, MiMoV2ForCausalLM, MiniMaxM2ForCausalLM, "
-     "MiniMaxM3SparseForCausalLM, MiniMaxM3SparseForConditionalGeneration, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, "
-     "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, Step3p5ForCausalLM, Step3p7ForConditionalGeneration, LlamaForCausalLM, BailingMoeV2ForCausalLM, MistralLarge3ForCausalLM, Llama4ForConditionalGeneration, Llama4ForCausalLM, HunYuanMoEV1ForCausalLM, HYV3ForCausalLM, Ernie4_5_MoeForCausalLM"},
+     "architecture 'GrokForCausalLM' is not supported; supported, each with ForCausalLM or ForConditionalGeneration: DeepseekV2, DeepseekV3, "
+     "KimiK25, DeepseekV32, DeepseekV4, KimiK3, ExaoneMoE, ExaoneMoe, GlmMoeDsa, Glm4Moe, Glm4vMoe, SolarOpen, Glm4MoeLite, MiMoV2Flash, "
+     "MiMoV2, MiniMaxM2, MiniMaxM3Sparse, Qwen2, Qwen3, Qwen3Moe, Qwen3VL, Qwen3VLMoe, Qwen3Next, Qwen3_5, Qwen3_5Moe, Step3p5, Step3p7, "
+     "Llama, BailingMoeV2, MistralLarge3, Llama4, HunYuanMoEV1, HYV3, Ernie4_5_Moe"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
