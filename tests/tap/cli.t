@@ -165,10 +165,13 @@ SKIP: {
         my $words = sub { join ' ', grep { !/^(?:[\d.]*|\\)$/ } split / +/, join ' ', @_ };
         is($words->(@lines), $words->(@whole), 'and nothing is cut');
     }
-    spit("$dir/esc.recipe", "# \xc2\x9b0;mine\tcaf\xc3\xa9\r\ndefault q4_k\r\n");
+    spit("$dir/tab.recipe", "# mine\tcaf\xc3\xa9\r\ndefault q4_k\r\n");
+    run('script', '-qec', "$SLUICE recipes $dir/tab.recipe", $log);
+    like(slurp($log), qr/^# mine\tcaf\xc3\xa9\r+\ndefault q4_k\r+\n/m, 'a recipe on a terminal');
+    is(run($SLUICE, 'recipes', "$dir/tab.recipe")->{out}, slurp("$dir/tab.recipe"), 'in a file as it is');
+    spit("$dir/esc.recipe", "# \xc2\x9b0;mine\ndefault q4_k\n");
     run('script', '-qec', "$SLUICE recipes $dir/esc.recipe", $log);
-    like(slurp($log), qr/^# \?\?0;mine\tcaf\xc3\xa9\r+\ndefault q4_k\r+\n/m, 'a recipe on a terminal, without what that would obey');
-    is(run($SLUICE, 'recipes', "$dir/esc.recipe")->{out}, slurp("$dir/esc.recipe"), 'in a file as it is');
+    like(slurp($log), qr/esc\.recipe:1: a control character in '# \?\?0;mine'; expected plain text/, 'none with what a terminal would obey');
     my $source = checkpoint(scratch(), '--preset', 'demo');
     run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
     my $seen = slurp($log);
