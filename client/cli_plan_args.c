@@ -13,7 +13,7 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
          "deepseek2 attention tensors: mla (attn_k_b + attn_v_b, default) or legacy (attn_kv_b)",
          "mla|legacy"},
         {"no-mtp", 0, POPT_ARG_NONE, &a->no_mtp, 0,
-         "without the layers for multi-token prediction, which deepseek32, GLM's, bailingmoe2, hy_v3, mimo2, qwen3next, qwen35 and step35 keep", NULL},
+         "without the layers for multi-token prediction, which deepseek32, GLM's, bailingmoe2, exaone-moe, hy_v3, mimo2, qwen3next, qwen35 and step35 keep", NULL},
         {"round-through", 0, POPT_ARG_STRING, &a->round_through, 0,
          "round weights to bf16 before they are quantized, as the two-step chain does", "bf16"},
         {"split-max-size", 0, POPT_ARG_STRING, &a->split_max_size, 0,

@@ -75,6 +75,18 @@ for my $page (@pages) {
     }
 }
 
+# --no-mtp: who keeps layers for multi-token prediction is named, here and in the manual.
+my ($keep) = run($SLUICE, 'plan', '--help')->{out} =~ /^ +--no-mtp +(.*?)\n +--/ms;
+like(lc $sluice, qr/^--no-mtp\n\Q@{[lc join ' ', split ' ', $keep]}\E\.$/m, '--no-mtp in the manual');
+my @named = map { s/'s$//r } split /, | and /, $keep =~ /which (.*)\skeep/s ? join(' ', split ' ', $1) : '';
+my @unnamed;
+for my $config (glob "$TOP/tests/data/*-config.json") {
+    my ($all, $short) = map { (json_lines(run($SLUICE, 'plan', $config, '--recipe', 'q8_0', '--json', @$_)->{out}))[0]{model} } [], ['--no-mtp'];
+    next if $all->{weights} == $short->{weights};
+    push @unnamed, $config if !grep { index($all->{architecture}, lc) == 0 || $config =~ m{/\L$_\E-[^/]*$} } @named;
+}
+is_deeply(\@unnamed, [], '--no-mtp names all that keep such layers');
+
 # The checker itself: an option that is not there is noticed.
 is_deeply([lacks($sluice, '--no-such-option', '--json')], ['--no-such-option'], 'what is missing is found');
 is_deeply([lacks($sluice, '-o, --output=PATHS')], ['-o, --output=PATHS'], 'and an argument that differs');
