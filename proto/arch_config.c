@@ -2,6 +2,7 @@
  * model keeps, so that products of a few of them cannot overflow. */
 #include "proto/arch_table.h"
 #include "proto/cursor.h"
+#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -321,26 +322,25 @@ static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deeps
                                             &sl_arch_hunyuan_moe, &sl_arch_hy_v3, &sl_arch_ernie45_moe};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
-/* Returns how long a class's name is without what it says of the task. */
-static int stem_of(const char *class)
-{
-    const char *end = strstr(class, "For");
-
-    return (int)(end ? (size_t)(end - class) : strlen(class));
-}
-
+/* Names the classes by their ends, and without them: in full they are more than a message holds. */
 static int unsupported(const char *class, struct sl_error *e)
 {
+    static const char *const ends[] = {"ForCausalLM", "ForConditionalGeneration"};
     char list[800];
-    size_t at = 0;
+    size_t at = 0, n;
 
-    list[0] = '\0';
-    for (size_t a = 0; a < N_ARCHS; a++)
-        for (const char *const *c = archs[a]->classes; *c && at < sizeof list; c++)
-            if (c == archs[a]->classes || stem_of(*c) != stem_of(c[-1]) || strncmp(*c, c[-1], (size_t)stem_of(*c)) != 0)
-                at += (size_t)snprintf(list + at, sizeof list - at, "%s%.*s", at ? ", " : "", stem_of(*c), *c);
-    return sl_fail(e, SL_EUNSUPPORTED, "architecture '%.100s' is not supported; supported, each with ForCausalLM or "
-                   "ForConditionalGeneration: %s", class, list);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends && at < sizeof list; i++) {
+        const char *before = " ";
+
+        at += (size_t)snprintf(list + at, sizeof list - at, "%s before %s:", i ? ";" : "", ends[i]);
+        for (size_t a = 0; a < N_ARCHS; a++)
+            for (const char *const *c = archs[a]->classes; *c && at < sizeof list; c++)
+                if ((n = sl_stem(*c, ends[i])) > 0) {
+                    at += (size_t)snprintf(list + at, sizeof list - at, "%s%.*s", before, (int)n, *c);
+                    before = ", ";
+                }
+    }
+    return sl_fail(e, SL_EUNSUPPORTED, "architecture '%.100s' is not supported; supported,%s", class, list);
 }
 
 /* The name of a config's class, NULL: it has none. *arch = what it is of, NULL: it is not known. */

@@ -174,10 +174,10 @@ struct change {
 
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
-     "architecture 'GrokForCausalLM' is not supported; supported, each with ForCausalLM or ForConditionalGeneration: DeepseekV2, DeepseekV3, "
-     "KimiK25, DeepseekV32, DeepseekV4, KimiK3, ExaoneMoE, ExaoneMoe, GlmMoeDsa, Glm4Moe, Glm4vMoe, SolarOpen, Glm4MoeLite, MiMoV2Flash, "
-     "MiMoV2, MiniMaxM2, MiniMaxM3Sparse, Qwen2, Qwen3, Qwen3Moe, Qwen3VL, Qwen3VLMoe, Qwen3Next, Qwen3_5, Qwen3_5Moe, Step3p5, Step3p7, "
-     "Llama, BailingMoeV2, MistralLarge3, Llama4, HunYuanMoEV1, HYV3, Ernie4_5_Moe"},
+     "architecture 'GrokForCausalLM' is not supported; supported, before ForCausalLM: DeepseekV2, DeepseekV3, DeepseekV32, DeepseekV4, "
+     "ExaoneMoE, ExaoneMoe, GlmMoeDsa, Glm4Moe, SolarOpen, Glm4MoeLite, MiMoV2Flash, MiMoV2, MiniMaxM2, MiniMaxM3Sparse, Qwen2, Qwen3, "
+     "Qwen3Moe, Qwen3Next, Qwen3_5, Qwen3_5Moe, Step3p5, Llama, BailingMoeV2, MistralLarge3, Llama4, HunYuanMoEV1, HYV3, Ernie4_5_Moe; "
+     "before ForConditionalGeneration: KimiK25, KimiK3, Glm4vMoe, MiniMaxM3Sparse, Qwen3VL, Qwen3VLMoe, Qwen3_5, Qwen3_5Moe, Step3p7, Llama4"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
