@@ -36,6 +36,7 @@ struct special {
     int id_order[N_TYPES], n_id;
     bool have_id[N_TYPES];
     uint32_t id[N_TYPES];
+    uint64_t max_id;
 };
 
 const char *sl_token_text(const cJSON *item)
@@ -74,12 +75,12 @@ static void take_id(struct special *s, int type, uint32_t id)
     s->id_order[s->n_id++] = type;
 }
 
-/* An id outside the vocabulary is passed on: llama.cpp says so and takes its own. */
+/* An id outside the vocabulary is passed on, but of SentencePiece's: llama.cpp says so and takes its own. */
 static void set_id(struct special *s, int type, const cJSON *id)
 {
     uint64_t v;
 
-    if (sl_json_uint(id, UINT32_MAX, &v))
+    if (sl_json_uint(id, s->max_id, &v))
         take_id(s, type, (uint32_t)v);
 }
 
@@ -326,7 +327,8 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
                          const cJSON *tokenizer_config, const cJSON *config, const struct sl_arch *arch,
                          struct sl_kvs *kvs, struct sl_error *e)
 {
-    struct special s = {.n_add = 0};
+    const struct sl_kv *pieces = arch && arch->tokens == SL_TOKENS_PIECES ? sl_kvs_find(kvs, "tokenizer.ggml.tokens") : NULL;
+    struct special s = {.max_id = pieces ? pieces->n - 1 : UINT32_MAX};
     int rc = 0;
 
     if (tokenizer_config && !tokenizer_config->child)

@@ -25,7 +25,7 @@ static void test_tokens(void **state)
     fx_text(*state, "added_tokens.json", "{\"g\":7,\"h\":8,\"x\":5}");
     fx_text(*state, "tokenizer_config.json", "{\"add_prefix_space\":true,\"added_tokens_decoder\":{\"2\":{\"content\":\"<|c|>\"},\"5\":{\"content\":\"e▁f\"},"
             "\"9\":{\"content\":\"i\"}}}");
-    assert_int_equal(keys_of(*state, &sl_arch_ernie45_moe, N_VOCAB, "{\"bos_token_id\":1}", &kvs, &e), 0);
+    assert_int_equal(keys_of(*state, &sl_arch_ernie45_moe, N_VOCAB, "{\"bos_token_id\":1,\"eos_token_id\":8,\"unk_token_id\":7}", &kvs, &e), 0);
     kv = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
     for (int i = 0; i < N_VOCAB; i++)
         assert_string_equal(kv->strs[i], text[i]);
@@ -35,6 +35,8 @@ static void test_tokens(void **state)
     kv = sl_kvs_find(&kvs, "tokenizer.ggml.token_type");
     assert_memory_equal(kv->data, types, sizeof types);
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.bos_token_id", buf, sizeof buf), "u32 1");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.unknown_token_id", buf, sizeof buf), "u32 7");
+    assert_null(sl_kvs_find(&kvs, "tokenizer.ggml.eos_token_id")); /* no such token */
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_space_prefix", buf, sizeof buf), "bool true");
     sl_kvs_free(&kvs);
 }
