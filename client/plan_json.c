@@ -150,7 +150,7 @@ static void add_output(cJSON *root, const struct plan_view *v)
     if (v->config_alone)
         cJSON_AddItemToArray(missing, cJSON_CreateString(".safetensors"));
     if (v->job->model->no_tokenizer)
-        cJSON_AddItemToArray(missing, cJSON_CreateString("tokenizer.json"));
+        cJSON_AddItemToArray(missing, cJSON_CreateString(v->job->model->tokenizer_file ? v->job->model->tokenizer_file : "tokenizer.json"));
 }
 
 static void add_warning(void *list, const char *line)

@@ -80,11 +80,9 @@ static void print_space(const struct plan_view *v)
 /* The files that a model's tokenizer may be in. */
 static const char *tokenizers(const struct plan_view *v)
 {
-    const char *arch = v->job->model->arch;
+    const char *file = v->job->model->tokenizer_file;
 
-    if (strcmp(arch, "ernie4_5-moe") == 0)
-        return "tokenizer.model";
-    return strcmp(arch, "hunyuan-moe") == 0 ? "hy.tiktoken" : "tokenizer.json, tiktoken.model or tekken.json";
+    return file ? file : "tokenizer.json or tiktoken.model";
 }
 
 static void print_notes(const struct plan_view *v)

@@ -412,11 +412,8 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
         return sl_fail(e, SL_EFAIL, "out of memory for metadata");
     SL_TRY(sl_metadata_general(&in, &m->kvs, &m->base_name, &m->model_name, e));
     SL_TRY(sl_arch_keys(p, &m->kvs, e));
-    m->no_tokenizer = ck->n_files == 0 || (o->tokenizer_optional && ck->dir &&
-                                           !sl_source_exists(ck->dir, "tokenizer.json") &&
-                                           !sl_source_exists(ck->dir, "tiktoken.model") && !sl_source_exists(ck->dir, "tekken.json") &&
-                                           !sl_source_exists(ck->dir, "hy.tiktoken") &&
-                                           !(p->arch->tokens == SL_TOKENS_PIECES && sl_source_exists(ck->dir, "tokenizer.model")));
+    m->no_tokenizer = ck->n_files == 0 || (o->tokenizer_optional && ck->dir && !sl_tokenizer_there(ck->dir, p->arch));
+    m->tokenizer_file = sl_tokenizer_file(p->arch);
     if (m->no_tokenizer)
         return 0;
     m->no_tokenizer_config = p->arch->tokens != SL_TOKENS_TEKKEN && !sl_source_exists(dir.path, "tokenizer_config.json");

@@ -114,6 +114,7 @@ struct sl_model {
                              --fp8-as-q8 that of MiMo-V2.6 */
     const char *template_of; /* a checkpoint's kvs lack a chat template, and the converter has one of this model; NULL: not so */
     bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
+    const char *tokenizer_file; /* the one that its tokenizer is in; NULL: tokenizer.json or tiktoken.model */
     bool no_tokenizer_config; /* there is no tokenizer_config.json: kvs lack what it would say */
     void *priv;
 };

@@ -487,6 +487,23 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
     return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, arch, kvs, e);
 }
 
+const char *sl_tokenizer_file(const struct sl_arch *arch)
+{
+    switch (arch->tokens) {
+    case SL_TOKENS_TEKKEN: return "tekken.json";
+    case SL_TOKENS_HUNYUAN: return "hy.tiktoken";
+    case SL_TOKENS_PIECES: return "tokenizer.model";
+    default: return NULL;
+    }
+}
+
+bool sl_tokenizer_there(const char *dir, const struct sl_arch *arch)
+{
+    const char *file = sl_tokenizer_file(arch);
+
+    return sl_source_exists(dir, file ? file : "tokenizer.json") || (!file && sl_source_exists(dir, "tiktoken.model"));
+}
+
 int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
                       const struct sl_arch *arch, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
 {

@@ -79,6 +79,10 @@ bool sl_token_looks_special(const char *s);
 /* Returns the text with spaces for U+2581, malloc'ed, or NULL. */
 char *sl_token_with_spaces(const char *text);
 
+/* Returns the file that an architecture's tokenizer is in, NULL: tokenizer.json or tiktoken.model; and whether dir has it. */
+const char *sl_tokenizer_file(const struct sl_arch *arch);
+bool sl_tokenizer_there(const char *dir, const struct sl_arch *arch);
+
 /* Returns whether dir has a tiktoken.model that the converter takes: where there is no
  * tokenizer.json, or tokenizer_config.json names Kimi-K2's own class. */
 bool sl_tokenizer_is_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer,

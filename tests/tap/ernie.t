@@ -72,6 +72,15 @@ for (['299484163264 591', 599.0, 180.2, 134.9, {}], ['21825437888 389', 43.7, 13
 
 like(run($SLUICE, 'plan', "$dir/config.json", '--recipe', 'q8_0')->{out}, qr/will need the \.safetensors files and the tokenizer \(tokenizer\.model\) beside it$/m, 'its tokenizer');
 
+{ # Another model's tokenizer is none.
+    my $bare = copy_checkpoint($source{small}, "$dir/no tokenizer");
+    unlink "$bare/tokenizer.model";
+    spit("$bare/tokenizer.json", '{}');
+    my $plan = run($SLUICE, 'plan', $bare, '--recipe', 'q8_0');
+    like($plan->{out}, qr/has no tokenizer \(tokenizer\.model\); convert will need it/, 'a plan without a tokenizer') or diag($plan->{err});
+    is_deeply(plan_of($bare)->{missing}, ['tokenizer.model'], 'what is missing');
+}
+
 # ---- a real llama.cpp
 SKIP: {
     skip_without_llama(13);

@@ -49,7 +49,7 @@ SKIP: {
 my $bare = copy_checkpoint($TINY, "$dir/bare");
 unlink glob "$bare/tokenizer*";
 $r = run_ok('no tokenizer', @plan, $bare, @recipe);
-like($r->{out}, qr/^Note +\Q$bare\E has no tokenizer \(tokenizer\.json, tiktoken\.model or tekken\.json\); convert will need it/m, 'is said in one line');
+like($r->{out}, qr/^Note +\Q$bare\E has no tokenizer \(tokenizer\.json or tiktoken\.model\); convert will need it/m, 'is said in one line');
 is_deeply(json($bare)->{missing}, ['tokenizer.json'], 'and by --json');
 is(json($bare)->{tensor_bytes}, json($TINY)->{tensor_bytes}, 'the sizes are the same');
 unlike(run_ok('plan', @plan, $TINY, @recipe)->{out}, qr/tokenizer/, 'with one, nothing is said');
