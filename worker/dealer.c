@@ -154,8 +154,7 @@ const char *sl_dealer_nowhere(const struct sl_dealer *d)
 static int look(struct sl_dealer *d, struct sl_error *e)
 {
     char address[SL_ADDRESS_CHARS], at[SL_ADDRESS_CHARS + 24];
-    enum sl_lookup_state now;
-    bool stays;
+    enum sl_lookup_state now, has = SL_LOOKUP_NONE;
 
     if (!d->lookup && sl_boot_ms() < d->again_ms)
         return 0;
@@ -169,17 +168,18 @@ static int look(struct sl_dealer *d, struct sl_error *e)
         d->said_slow = true;
         d->slow(d->user, d->host);
     }
-    if (now == SL_LOOKUP_PENDING)
+    if (d->socket && now == SL_LOOKUP_FOUND)
+        has = sl_lookup_has(d->lookup, d->address);
+    if (now == SL_LOOKUP_PENDING || has == SL_LOOKUP_PENDING)
         return 0;
     d->keep_ms = sl_boot_ms() + sl_lookup_ms(d->lookup);
-    stays = d->socket && sl_lookup_has(d->lookup, d->address);
     sl_lookup_leave(d->lookup);
     d->lookup = NULL;
     d->again_ms = sl_boot_ms() + RECONNECT_MS;
     d->last = now;
     if (now != SL_LOOKUP_FOUND)
         return d->patient || d->heard ? 0 : sl_fail(e, SL_EUNREACHABLE, "%s: %s", d->endpoint, sl_dealer_nowhere(d));
-    if (stays)
+    if (has != SL_LOOKUP_NONE) /* an answer that did not come tells of no move */
         return 0;
     drop_socket(d);
     memcpy(d->address, address, sizeof address);

@@ -164,22 +164,27 @@ static bool take(const struct question *q, bool routed, unsigned nth, char addre
     return false;
 }
 
-/* Only its owner asks; what is found does not change any more once there is an answer. */
-bool sl_lookup_has(const struct sl_lookup *l, const char *address)
-{
-    char digits[SL_ADDRESS_CHARS];
-
-    for (unsigned i = 0; i < 2; i++)
-        for (const struct addrinfo *a = answer(l->asked[i]) == 0 ? l->asked[i]->found : NULL; a; a = a->ai_next)
-            if (getnameinfo(a->ai_addr, a->ai_addrlen, digits, sizeof digits, NULL, 0, NI_NUMERICHOST) == 0 &&
-                strcmp(digits, address) == 0)
-                return true;
-    return false;
-}
-
 static bool is_none(int rc)
 {
     return rc == EAI_NONAME || rc == EAI_NODATA || rc == EAI_ADDRFAMILY;
+}
+
+/* Only its owner asks; what is found does not change any more once there is an answer. */
+enum sl_lookup_state sl_lookup_has(struct sl_lookup *l, const char *address)
+{
+    bool six = strchr(address, ':') != NULL;
+    char digits[SL_ADDRESS_CHARS];
+    struct sl_error none;
+    int rc;
+
+    if (!l->asked[six])
+        (void)!ask(l->host, six ? AF_INET6 : AF_INET, &l->asked[six], &none); /* without a thread: with the next call */
+    rc = answer(l->asked[six]);
+    for (const struct addrinfo *a = rc == 0 ? l->asked[six]->found : NULL; a; a = a->ai_next)
+        if (getnameinfo(a->ai_addr, a->ai_addrlen, digits, sizeof digits, NULL, 0, NI_NUMERICHOST) == 0 &&
+            strcmp(digits, address) == 0)
+            return SL_LOOKUP_FOUND;
+    return rc == PENDING ? SL_LOOKUP_PENDING : rc == 0 || is_none(rc) ? SL_LOOKUP_NONE : SL_LOOKUP_UNANSWERED;
 }
 
 enum sl_lookup_state sl_lookup_answer(struct sl_lookup *l, unsigned turn, char address[SL_ADDRESS_CHARS])

@@ -4,7 +4,6 @@
 
 #include "proto/error.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #define SL_ADDRESS_CHARS 80 /* of IPv6 with a zone */
@@ -28,8 +27,8 @@ uint64_t sl_lookup_ms(const struct sl_lookup *l);
  * IPv4 one; the next turn has one of the other family, the third the second of the first. Never blocks. */
 enum sl_lookup_state sl_lookup_answer(struct sl_lookup *l, unsigned turn, char address[SL_ADDRESS_CHARS]);
 
-/* The address, in digits, is one of those that were found. */
-bool sl_lookup_has(const struct sl_lookup *l, const char *address);
+/* Whether the address, in digits, is one of the name's; asks for its family where that was not needed before. Never blocks. */
+enum sl_lookup_state sl_lookup_has(struct sl_lookup *l, const char *address);
 
 /* Effect: frees it; what still waits for a server ends by itself. */
 void sl_lookup_leave(struct sl_lookup *l);

@@ -20,7 +20,7 @@
 
 static bool six_alone; /* localhost's IPv4 address is one to which there is no way */
 static _Atomic bool moved, joined, no_threads; /* it is another one by now; or goes after that one; none can be started */
-static _Atomic unsigned asked, asked_six, slow_ms; /* for localhost; how long that takes */
+static _Atomic unsigned asked, asked_six, slow_ms, slow_four_ms; /* for localhost; how long that takes */
 static struct sl_error e;
 
 static void pause_ms(unsigned n)
@@ -37,7 +37,7 @@ int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints
     if (name && strcmp(name, "localhost") == 0 && !(hints->ai_flags & AI_NUMERICHOST)) {
         asked++;
         asked_six += hints->ai_family == AF_INET6;
-        pause_ms(slow_ms);
+        pause_ms(hints->ai_family == AF_INET ? slow_ms + slow_four_ms : slow_ms);
         name = hints->ai_family == AF_INET6 ? "::1" : six_alone ? "255.255.255.255" : moved ? "127.0.0.2" : "127.0.0.1";
     }
     if (joined && name && strcmp(name, "127.0.0.1") == 0) {
@@ -164,6 +164,63 @@ static void a_slow_name_server_is_not_asked_in_vain(void **state)
     sl_router_close(r);
 }
 
+/* The router answers what it got, and goes. */
+static void answer_and_go(struct sl_router *r, struct sl_dealer *d, struct sl_received *m)
+{
+    uint8_t *bytes;
+    size_t n;
+
+    assert_int_equal(sl_router_send(r, m->peer, (const uint8_t *)"x", 1, &e), 1);
+    free(m->bytes);
+    m->bytes = NULL;
+    assert_int_equal(sl_dealer_wait(d, -1, 60000, &e), 1);
+    assert_int_equal(sl_dealer_receive(d, &bytes, &n, &e), 1);
+    free(bytes);
+    sl_router_close(r);
+}
+
+/* The address where the daemon answered is not left for one of the other family whose answer comes first. */
+static void the_other_family_is_not_taken_for_a_move(void **state)
+{
+    static const char *const at[] = {"tcp://127.0.0.1:*", "tcp://[::1]:*"};
+    FILE *ipv6 = fopen("/proc/net/if_inet6", "r");
+    unsigned cases = ipv6 && fgetc(ipv6) != EOF ? 2 : 1;
+
+    (void)state;
+    for (unsigned i = 0; i < cases; i++) {
+        uint64_t end = ms() + 60000;
+        struct sl_received m = {0};
+        struct sl_router *r;
+        struct sl_dealer *d;
+        char name[64], was[64];
+        const char *port;
+
+        six_alone = i == 1;
+        assert_int_equal(open_router(at[i], &r), 0);
+        port = strrchr(sl_router_endpoint(r, 0), ':');
+        snprintf(name, sizeof name, "tcp://localhost%s", port);
+        snprintf(was, sizeof was, "%.*s%s", (int)strlen(at[i]) - 2, at[i], port);
+        assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
+        assert_int_equal(pass(r, d, "ping", 4, &m, 60000), 1);
+        answer_and_go(r, d, &m);
+        six_alone = false;
+        slow_four_ms = i == 0 ? 1500 : 0;
+        asked = 0;
+        for (uint64_t until = ms() + 1200; (asked < 2 || ms() < until) && ms() < end;)
+            assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
+        assert_int_equal(open_router(was, &r), 0);
+        while (pass(r, d, "ping", 4, &m, 20) == 0 && ms() < end)
+            assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
+        assert_non_null(m.bytes);
+        free(m.bytes);
+        slow_four_ms = 0;
+        sl_dealer_close(d);
+        sl_router_close(r);
+    }
+    if (ipv6)
+        fclose(ipv6);
+}
+
 /* A daemon that is started anew at another address, which its name has by then, is found without a heartbeat's help; while
  * the name has the former one, too, that is kept. */
 static void a_name_that_moves_is_followed(void **state)
@@ -173,8 +230,6 @@ static void a_name_that_moves_is_followed(void **state)
     struct sl_dealer *d;
     char name[64], other[64], was[64];
     uint64_t end = ms() + 60000;
-    uint8_t *bytes;
-    size_t n;
 
     (void)state;
     assert_int_equal(open_router("tcp://127.0.0.1:*", &r), 0);
@@ -183,26 +238,14 @@ static void a_name_that_moves_is_followed(void **state)
     snprintf(was, sizeof was, "tcp://127.0.0.1%s", strrchr(name, ':'));
     assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
     assert_int_equal(pass(r, d, "ping", 4, &m, 60000), 1);
-    assert_int_equal(sl_router_send(r, m.peer, (const uint8_t *)"x", 1, &e), 1);
-    free(m.bytes);
-    m.bytes = NULL;
-    assert_int_equal(sl_dealer_wait(d, -1, 60000, &e), 1);
-    assert_int_equal(sl_dealer_receive(d, &bytes, &n, &e), 1);
-    free(bytes);
-    sl_router_close(r);
+    answer_and_go(r, d, &m);
     joined = true;
     for (asked = 0; asked < 2 && ms() < end;) /* another address goes first: this one is kept */
         assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
     assert_int_equal(open_router(was, &r), 0);
     while (pass(r, d, "ping", 4, &m, 20) == 0 && ms() < end)
         assert_int_equal(sl_dealer_wait(d, -1, 20, &e), 0);
-    assert_int_equal(sl_router_send(r, m.peer, (const uint8_t *)"x", 1, &e), 1);
-    free(m.bytes);
-    m.bytes = NULL;
-    assert_int_equal(sl_dealer_wait(d, -1, 60000, &e), 1);
-    assert_int_equal(sl_dealer_receive(d, &bytes, &n, &e), 1);
-    free(bytes);
-    sl_router_close(r);
+    answer_and_go(r, d, &m);
     joined = false;
     assert_int_equal(open_router(other, &r), 0);
     assert_int_equal(pass(r, d, "ping", 4, &m, 300), 0);
@@ -259,6 +302,7 @@ int main(void)
         cmocka_unit_test(a_name_of_both_families_leads_there),
         cmocka_unit_test(one_address_is_enough),
         cmocka_unit_test(a_slow_name_server_is_not_asked_in_vain),
+        cmocka_unit_test(the_other_family_is_not_taken_for_a_move),
         cmocka_unit_test(a_name_that_moves_is_followed),
         cmocka_unit_test(without_threads_the_patient_ask_again),
     };
