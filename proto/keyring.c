@@ -58,11 +58,9 @@ static int open_lines(struct lines *l, const char *path, mode_t forbidden, const
     char said[128];
 
     *l = (struct lines){.path = path};
-    if (fd < 0 && errno == EACCES)
-        return sl_fail(e, SL_EUSAGE, "%s: %s: chown it to that user, or name another: 'sluice keys' makes a key", path,
-                       sl_refusal(said, errno));
     if (fd < 0)
-        return sl_fail(e, SL_EUSAGE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, SL_EUSAGE, "%s: %s%s", path, sl_refusal(said, errno), errno == EACCES && (forbidden & S_IROTH)
+                       ? ": chown it to that user, or name another: 'sluice keys' makes a key" : "");
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);
         return sl_fail(e, SL_EUSAGE, "%s: not a regular file", path);

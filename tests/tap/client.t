@@ -114,10 +114,16 @@ SKIP: {
     my @as = qw(setpriv --clear-groups --regid 4242 --reuid 4242);
     run('sh', '-c', "cp $dir/k $dir/k.pub $mine; chmod 711 $mine");
     my $r = $> ? { rc => 1 } : run(@as, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9', '--key', "$mine/k", '--server-key', "$mine/k.pub");
+    spit("$mine/allow", "submitter uid 4242 a\n");
+    run('sh', '-c', "chmod 600 $mine/allow $mine/k.pub; chown 4242 $mine/k; mkdir -m 700 $mine/q; chown 4242 $mine/q");
+    my @open = $> ? () : (run(@as, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9', '--key', "$mine/k", '--server-key', "$mine/k.pub"),
+        run(@as, "${SLUICE}d", '--listen', "ipc://$mine/q/s", '--state', "$mine/q", '--root', '/tmp', '--allow', "$mine/allow"));
     run('rm', '-r', $mine);
-    skip 'not root, or no other user gets to the program', 1 if $r->{rc} != 2;
+    skip 'not root, or no other user gets to the program', 3 if $r->{rc} != 2;
     like($r->{err}, qr{^sluice queue: $mine/k: Permission denied \(user id 4242\): chown it to that user, or name another: 'sluice keys' makes a key$},
         'a key of another user');
+    like($open[0]{err}, qr{^sluice queue: $mine/k\.pub: Permission denied \(user id 4242\)$}, "the daemon's key, which is not this user's to own");
+    like($open[1]{err}, qr{: $mine/allow: Permission denied \(user id 4242\)$}m, 'nor is the allow-list, which is no key');
 }
 my ($public) = slurp("$dir/k.pub") =~ /^public (\S+)/m;
 my ($secret) = slurp("$dir/k") =~ /^secret (\S+)/m;
