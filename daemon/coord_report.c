@@ -73,7 +73,7 @@ static void put_reason(const struct sl_coord *c, const struct job *j, char *buf,
     for (uint32_t i = 0; i < c->n_workers; i++) {
         connected += c->workers[i]->peer != 0;
         draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
-        lacking += c->workers[i]->peer != 0 && coord_lacks(c, c->workers[i], j);
+        lacking += c->workers[i]->peer != 0 && ((c->workers[i]->draining && j->n_leased == 0) || coord_lacks(c, c->workers[i], j));
         idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0 &&
                 !coord_lacks(c, c->workers[i], j);
     }

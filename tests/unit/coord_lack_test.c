@@ -160,6 +160,8 @@ static void who_leaves_is_waited_for(void **state)
             later(w, 4000, alive, 2);
         if (pulled(w, 2, &g, 1)) /* once, as anybody may */
             failed(w, 2, g, LACKS, "");
+        if (how == 1) /* and has not gone yet */
+            assert_string_equal(state_of(w, C, id), waits);
         assert_true(how > 0 || g.epoch > 0);
         later(w, 5000, alive, 2);
         assert_string_equal(state_of(w, C, id), waits);
