@@ -18,10 +18,11 @@
 
 #include <cmocka.h>
 
+#include "two_ends.h"
+
 static bool six_alone; /* localhost's IPv4 address is one to which there is no way */
 static _Atomic bool moved, joined, no_threads; /* it is another one by now; or goes after that one; none can be started */
 static _Atomic unsigned asked, asked_six, slow_ms, slow_four_ms; /* for localhost; how long that takes */
-static struct sl_error e;
 
 static void pause_ms(unsigned n)
 {
@@ -56,37 +57,11 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)
     return no_threads ? EAGAIN : real(thread, attr, start, arg);
 }
 
-static uint64_t ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static int open_router(const char *endpoint, struct sl_router **r)
 {
     const struct sl_router_opts o = {.endpoints = &endpoint, .n_endpoints = 1, .plain_tcp = true};
 
     return sl_router_open(&o, r, &e);
-}
-
-/* One message from d to r, at most `wait` ms. Returns 1 when it came. */
-static int pass(struct sl_router *r, struct sl_dealer *d, const void *bytes, size_t n,
-                struct sl_received *m, uint64_t wait)
-{
-    uint64_t end = ms() + wait;
-    int sent = 0, rc = 0;
-
-    while (ms() < end && rc == 0) {
-        if (!sent)
-            sent = sl_dealer_send(d, bytes, n, &e);
-        assert_true(sl_router_wait(r, -1, 20, &e) >= 0);
-        rc = sl_router_receive(r, m, &e);
-    }
-    if (rc < 0)
-        fail_msg("%s", e.text);
-    return rc;
 }
 
 /* By further attempts. */

@@ -18,11 +18,11 @@
 
 #include <cmocka.h>
 
+#include "two_ends.h"
+
 struct place {
     char dir[64], ipc[100], key[4][100], pub[4][110], allow[100];
 };
-
-static struct sl_error e;
 
 static void key_pair(struct place *p, int i, struct sl_key *k)
 {
@@ -60,14 +60,6 @@ static int tear_down(void **state)
     return rc;
 }
 
-static uint64_t ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static int open_router(struct place *p, const char *endpoint, const struct sl_router_opts *more,
                        struct sl_router **r)
 {
@@ -77,24 +69,6 @@ static int open_router(struct place *p, const char *endpoint, const struct sl_ro
     o.endpoints = &endpoint;
     o.n_endpoints = 1;
     return sl_router_open(&o, r, &e);
-}
-
-/* One message from d to r, at most `wait` ms. Returns 1 when it came. */
-static int pass(struct sl_router *r, struct sl_dealer *d, const void *bytes, size_t n,
-                struct sl_received *m, uint64_t wait)
-{
-    uint64_t end = ms() + wait;
-    int sent = 0, rc = 0;
-
-    while (ms() < end && rc == 0) {
-        if (!sent)
-            sent = sl_dealer_send(d, bytes, n, &e);
-        assert_true(sl_router_wait(r, -1, 20, &e) >= 0);
-        rc = sl_router_receive(r, m, &e);
-    }
-    if (rc < 0)
-        fail_msg("%s", e.text);
-    return rc;
 }
 
 static void there_and_back(void **state)
