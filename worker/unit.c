@@ -87,15 +87,20 @@ struct room {
     bool raw;        /* no output area */
 };
 
+/* Upper bound of the slab bytes that a run takes. */
+static uint64_t run_room(const struct source *s, const struct sl_unit_run *r)
+{
+    uint64_t parts = sl_packed_room(s->ms, r);
+
+    return r->rows ? parts : weights_room(sl_elem_bytes(s->dt, r->elems)) + scales_room(r->n_scales, s->scale_bytes) + parts;
+}
+
 static bool fits(const struct room *room, const struct source *s, const struct sl_unit_run *r)
 {
     uint64_t out = room->raw ? 0 : up((room->elems + r->elems) / room->type->block * room->type->bytes
                                       + room->type->bytes, 64) + room->slack;
 
-    if (s->ms->scale.packing != SL_PACKED_ALONG)
-        return room->used + sl_packed_room(s->ms, r) + out <= room->bytes;
-    return room->used + weights_room(sl_elem_bytes(s->dt, r->elems)) +
-           scales_room(r->n_scales, s->scale_bytes) + sl_packed_room(s->ms, r) + out <= room->bytes;
+    return room->used + run_room(s, r) + out <= room->bytes;
 }
 
 /* The most elements, a multiple of grain and at most limit, that still fit; 0: none. */
@@ -504,6 +509,27 @@ int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit 
     return 0;
 }
 
+/* What packed integers need at the least, of which whole rows are read: for a row, or a head that is transposed. */
+static uint64_t packed_needs(const struct sl_unit_env *env, const struct sl_out_tensor *t, const struct sl_type_info *ti)
+{
+    uint64_t need = 0;
+
+    for (uint32_t i = t->first_src; i < t->first_src + t->n_src; i++) {
+        const struct sl_model_src *ms = &env->plan->model->src[i];
+        uint64_t n = t->transform == SL_K_B && ms->scale.packing != SL_PACKED_ALONG ? t->nope * t->lora : ms->cols, bytes;
+        struct sl_unit_run r;
+        struct source s;
+
+        if (!n || (!ms->scale.zeros && !ms->scale.order))
+            continue;
+        s = source_of(env, i);
+        set_run(&s, i, 0, n, &r);
+        bytes = run_room(&s, &r) + n / ti->block * ti->bytes + ti->bytes + 2 * 4096;
+        need += t->transform == SL_PRODUCT || bytes > need ? bytes : 0;
+    }
+    return need;
+}
+
 void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)
 {
     const struct sl_plan *p = env->plan;
@@ -514,8 +540,11 @@ void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)
         const struct sl_type_info *ti = sl_type_info(p->tensors[i].type);
         uint64_t need;
 
-        if (!ti || ti->block == 1 || !t->n_src || t->first_src >= p->model->n_src ||
-            t->ne[0] > UINT32_MAX || !env->weights.has || !env->weights.has(env->weights.user, i))
+        if (!ti || !t->n_src || t->first_src >= p->model->n_src || t->n_src > p->model->n_src - t->first_src)
+            continue;
+        need = packed_needs(env, t, ti);
+        *slab = need > *slab && need <= ROW_BYTES_MAX ? need : *slab;
+        if (ti->block == 1 || t->ne[0] > UINT32_MAX || !env->weights.has || !env->weights.has(env->weights.user, i))
             continue;
         need = t->ne[0] / ti->block * ti->bytes + t->ne[0] * SRC_BYTES_MAX + 8 * 4096;
         if (need > ROW_BYTES_MAX)

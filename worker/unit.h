@@ -131,8 +131,8 @@ void sl_unit_read(const struct sl_unit_env *env, const struct sl_unit *u, uint64
 /* Effect: tells the unit at which slab offset read i put its first wanted byte. */
 void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at);
 
-/* Bytes of slab that the plan's longest indivisible piece needs, and the
- * longest row that must be in memory at once (importance weights). */
+/* Bytes of slab that the plan's longest indivisible piece needs (a row with importance weights, rows of packed integers),
+ * and the longest row with importance weights. */
 void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row);
 
 #define SL_ZERO_BLOCK_MAX 512 /* bytes of the largest block of a type */

@@ -57,9 +57,10 @@ void sl_packed_set(const struct sl_model_src *ms, uint32_t scale_bytes, struct s
         r->part[SL_PART_ORDER] = lines(sc->order - 1, 0, ms->cols * WORD, ms->cols * WORD, 1);
 }
 
-static bool is_big(const struct sl_unit_part *p)
+/* The order is used where it was read to: at a multiple of its numbers' size, which with the enclosing pages no file promises. */
+static bool is_big(const struct sl_unit_run *r, const struct sl_unit_part *p)
 {
-    return p->n == 1 && p->bytes >= SL_UNIT_BIG;
+    return p->n == 1 && p->bytes >= SL_UNIT_BIG && p != &r->part[SL_PART_ORDER];
 }
 
 uint64_t sl_packed_room(const struct sl_model_src *ms, const struct sl_unit_run *r)
@@ -79,8 +80,8 @@ uint64_t sl_packed_place(const struct sl_model_src *ms, struct sl_unit_run *r, u
 
         if (!p->n)
             continue;
-        p->place = p->at = up(used, is_big(p) ? 4096 : 64);
-        used = p->place + (is_big(p) ? up(bytes, 4096) + 4096 : bytes);
+        p->place = p->at = up(used, is_big(r, p) ? 4096 : 64);
+        used = p->place + (is_big(r, p) ? up(bytes, 4096) + 4096 : bytes);
     }
     if (r->part[SL_PART_ZEROS].n) {
         r->zeros = up(used, 64);
@@ -118,7 +119,7 @@ void sl_packed_read(const struct sl_checkpoint *ck, const struct sl_unit_run *ru
 {
     const struct sl_unit_part *p = part_of(run, &i);
 
-    r->big = is_big(p);
+    r->big = is_big(run, p);
     r->tensor = p->tensor;
     r->file = ck->tensors[p->tensor].file;
     r->off = ck->tensors[p->tensor].offset + p->from + i * p->step;

@@ -111,6 +111,7 @@ static void test_packed(void **state)
     convert(add_unordered, true);
     convert(add_side_by_side, false);
     convert(add_side_by_side, true);
+    convert(add_long_packed, false);
     convert(add_fp4, false);
     convert(add_fp4, true);
 }

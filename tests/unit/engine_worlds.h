@@ -258,6 +258,22 @@ static void add_side_by_side(struct world *w)
     add(w, t, 192 * 33);
 }
 
+/* Rows that are read with their neighbours, or with a list of their columns' groups, and fit no small slab; large reads, where
+ * files have integers anywhere. */
+static void add_long_packed(struct world *w)
+{
+    uint32_t s;
+
+    for (int i = 0; i < 3; i++) {
+        static const char *const names[] = {"long_gptq", "long_awq", "long_order"};
+
+        w->file[1].size++;
+        s = world_source(w, 1, names[i], SL_DTYPE_I4, 16, 1 << 15, SL_DTYPE_F16, 1, 128);
+        world_pack(w, s, true, i != 1, i == 0 ? SL_PACKED_GPTQ : i == 1 ? SL_PACKED_AWQ : SL_PACKED_ALONG);
+        add(w, world_out(w, names[i], SL_TYPE_Q8_0, SL_COPY, 1 << 15, 16, 0, s, 1), 3 << 15);
+    }
+}
+
 /* MXFP4: a stack, and rows longer than a slab. */
 static void add_fp4(struct world *w)
 {
