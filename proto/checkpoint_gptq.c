@@ -33,8 +33,8 @@ static int check(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, 
     if (sl_ck_find_joined(ck, t->name, n, ".weight") != SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "'%.160s' is there, and '%.*s.weight' too; expected one", t->name, (int)n, t->name);
     if (t->dtype != SL_DTYPE_I32 || t->n_dims != 2 || (ck->int_order && t->shape[1] % in_word) || !sl_mul_u64(t->elems, in_word, &elems))
-        return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of %s's %u-bit integers: expected I32 of two dimensions, of which %" PRIu64
-                       " divides the second", t->name, ck->int_order ? "GPTQ" : "AWQ", ck->int_bits, ck->int_order ? in_word : 1);
+        return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of %s's %u-bit integers: expected I32 of two dimensions%s", t->name,
+                       ck->int_order ? "GPTQ" : "AWQ", ck->int_bits, !ck->int_order ? "" : in_word == 8 ? ", of which 8 divides the second" : ", of which 4 divides the second");
     if (!ck->int_order)
         return 0;
     columns = t->shape[0] * in_word;

@@ -104,7 +104,7 @@ refused($gptq, 'GPTQ: zero points of another shape', 7, qr/'\Q$down\E\.qzeros' i
     header_edit(sub { s/(\Q$down\E\.qzeros": \{"dtype": "I32", "shape": )\[4, 32\]/$1\[32, 4]/ or die }));
 refused($gptq, 'GPTQ: scales of another shape', 7, qr/scale '\Q$down\E\.scales' of shape \[8, 128\] does not fit '.*' of shape \[256, 256\]: expected \[n, 256\]/,
     header_edit(sub { s/(\Q$down\E\.scales": \{"dtype": "BF16", "shape": )\[4, 256\]/$1\[8, 128]/ or die }));
-refused($gptq, 'GPTQ: weights of another type', 7, qr/'\Q$down\E\.qweight' is no matrix of GPTQ's 4-bit integers: expected I32 of two dimensions, of which 8 divides/,
+refused($gptq, 'GPTQ: weights of another type', 7, qr/'\Q$down\E\.qweight' is no matrix of GPTQ's 4-bit integers: expected I32 of two dimensions, of which 8 divides the second$/m,
     header_edit(sub { s/(\Q$down\E\.qweight": \{"dtype": )"I32"/$1"F32"/ or die }));
 refused($gptq, 'GPTQ: layers of other bits', 6, qr/'.*\.g_idx' has 256 entries, and '.*\.qweight' 128 columns of 8 bits, as config\.json says: layers of other bits/,
     config_edit(sub { $_[0]{quantization_config}{bits} = 8 }));
@@ -130,7 +130,7 @@ for ('scales', 'qzeros') {
     refused($awq, "AWQ: no $part", 7, qr/packed tensor '\Q$down\E\.qweight' has no '\Q$down\E\.$part'; is the download complete\?/,
         header_edit(sub { s/\Q$down\E\.$part/y.unknown/ or die }));
 }
-refused($awq, 'AWQ: weights of another type', 7, qr/'\Q$down\E\.qweight' is no matrix of AWQ's 4-bit integers: expected I32 of two dimensions/,
+refused($awq, 'AWQ: weights of another type', 7, qr/'\Q$down\E\.qweight' is no matrix of AWQ's 4-bit integers: expected I32 of two dimensions$/m,
     header_edit(sub { s/(\Q$down\E\.qweight": \{"dtype": )"I32"/$1"F32"/ or die }));
 for ([bits => 8, qr/bits 8 instead of 4/], [version => 'gemv', qr/version 'gemv' instead of 'gemm'/], [zero_point => JSON::PP::false(), qr/a zero_point that is not true/]) {
     my ($entry, $v, $why) = @$_;
