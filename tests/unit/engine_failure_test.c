@@ -39,6 +39,18 @@ static void test_bad_values(void **state)
     }
 }
 
+/* A world of one task: a matrix of n times n. */
+static void open_square(struct world *w, const char *name, enum sl_dtype dtype, int type, uint64_t n)
+{
+    uint32_t s;
+
+    world_open(w);
+    world_file(w, "a.safetensors");
+    s = world_source(w, 0, name, dtype, n, n, 0, 0, 0);
+    world_out(w, name, type, SL_COPY, n, n, 0, s, 1);
+    world_task(w, 0, 0);
+}
+
 /* Of several bad weights in many units, the first one is told, whatever ends first. */
 static void test_lowest_error(void **state)
 {
@@ -46,14 +58,9 @@ static void test_lowest_error(void **state)
     struct sl_engine_opts o;
     struct sl_engine *en;
     struct world w;
-    uint32_t s;
 
     (void)state;
-    world_open(&w);
-    world_file(&w, "a.safetensors");
-    s = world_source(&w, 0, "long", SL_DTYPE_F32, 1024, 1024, 0, 0, 0);
-    world_out(&w, "long", SL_TYPE_Q4_0, SL_COPY, 1024, 1024, 0, s, 1);
-    world_task(&w, 0, 0);
+    open_square(&w, "long", SL_DTYPE_F32, SL_TYPE_Q4_0, 1024);
     for (uint32_t row = 100; row < 1024; row += 50)
         damage(&w, 0, (row * 1024 + 3) * 4, &nan, 4);
     world_seal(&w);
@@ -409,14 +416,9 @@ static void test_last_byte(void **state)
     struct sl_engine_opts o;
     struct sl_engine *en;
     struct world w;
-    uint32_t s;
 
     (void)state;
-    world_open(&w);
-    world_file(&w, "a.safetensors");
-    s = world_source(&w, 0, "last", SL_DTYPE_BF16, 64, 64, 0, 0, 0);
-    world_out(&w, "last", SL_TYPE_BF16, SL_COPY, 64, 64, 0, s, 1);
-    world_task(&w, 0, 0);
+    open_square(&w, "last", SL_DTYPE_BF16, SL_TYPE_BF16, 64);
     damage(&w, 0, 0, zeros, sizeof zeros);
     damage(&w, 0, sizeof zeros - sizeof half, half, sizeof half);
     world_seal(&w);
