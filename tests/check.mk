@@ -84,7 +84,7 @@ bare-tests: $(BARE_BINS)
 test-tools:
 	@tests/tools/setup.sh
 
-test-programs: $(B)/gen/has_cmocka all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ
+test-programs: $(B)/gen/has_cmocka all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ $(BENCH_BINS)
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))

@@ -25,7 +25,7 @@ static int convert(const struct bench *b, struct move m, uint64_t first, uint64_
 
     for (uint64_t at = first; at < first + n; at += CHUNK) {
         /* A matrix of CHUNK columns whose blocks are a row high: a scale for each 128 weights. */
-        struct sl_source s = {m.from, b->source + at * width, at, CHUNK, b->scales + at / 128, at / CHUNK, CHUNK / 128, 1, 128};
+        struct sl_source s = {m.from, b->source + at * width, at, CHUNK, b->scales + at / 128, at / CHUNK, CHUNK / 128, 1, 128, NULL, NULL};
 
         if (m.from != SL_DTYPE_F8_E4M3)
             s.scale = NULL;
