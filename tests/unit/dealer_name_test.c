@@ -20,7 +20,7 @@
 
 #include "two_ends.h"
 
-static bool six_alone; /* localhost's IPv4 address is one to which there is no way */
+static _Atomic bool six_alone; /* localhost's IPv4 address is one to which there is no way */
 static _Atomic bool moved, joined, no_threads; /* it is another one by now; or goes after that one; none can be started */
 static _Atomic unsigned asked, asked_six, slow_ms, slow_four_ms; /* for localhost; how long that takes */
 
