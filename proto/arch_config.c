@@ -85,65 +85,67 @@ int sl_config_float(const cJSON *object, const char *where, const char *name, do
 
 static int read_field(struct sl_params *p, const cJSON *object, const struct sl_field *f, struct sl_error *e)
 {
-    static const char *const kinds[] = {"an integer", "a number", "true or false"};
-    const cJSON *j = entry(object, f->name);
-    double v = f->otherwise;
+    const struct sl_bounds *is = sl_num_bounds(f->num);
+    double min = f->max > 0 ? f->min : is->min, max = f->max > 0 ? f->max : is->max, v = f->otherwise;
+    const cJSON *j = cJSON_GetObjectItemCaseSensitive(object, f->name);
+    bool truth = is->type == SL_KV_BOOL, any = is->type == SL_KV_F32, ok;
     char buf[64];
-    bool ok;
 
-    if (!j && f->required)
-        return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", f->name,
-                       p->hf_class);
-    if (j) {
-        ok = f->kind == SL_FIELD_BOOL ? cJSON_IsBool(j) : cJSON_IsNumber(j);
-        v = f->kind == SL_FIELD_BOOL ? cJSON_IsTrue(j) : ok ? j->valuedouble : 0;
-        ok = ok && isfinite(v) && v >= f->min && v <= f->max;
-        ok = ok && (f->kind == SL_FIELD_FLOAT || v == floor(v));
-        if (!ok && f->kind == SL_FIELD_BOOL)
-            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected %s", f->name,
-                           shown(j, buf), kinds[f->kind]);
-        if (!ok)
-            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected %s from %.10g to %.10g",
-                           f->name, shown(j, buf), kinds[f->kind], f->min, f->max);
+    if (cJSON_IsNull(j)) {
+        v = f->by_class ? NAN : f->otherwise;
+    } else if (j) {
+        ok = truth ? cJSON_IsBool(j) : cJSON_IsNumber(j);
+        v = truth ? cJSON_IsTrue(j) : ok ? j->valuedouble : 0;
+        if (!ok && truth)
+            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected true or false", f->name, shown(j, buf));
+        if (!ok || !isfinite(v) || v < min || v > max || (!any && v != floor(v)))
+            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected %s from %.10g to %.10g", f->name, shown(j, buf),
+                           any ? "a number" : "an integer", min, max);
     }
     if (isnan(v))
         return 0;
-    if (f->kind == SL_FIELD_FLOAT)
+    if (any)
         sl_num_set_f(p, f->num, v);
     else
         sl_num_set(p, f->num, (uint64_t)v);
     return 0;
 }
 
-int sl_arch_read_fields(struct sl_params *p, const cJSON *object, const struct sl_field *f, struct sl_error *e)
+/* The first of its names. */
+static const struct sl_field *find_field(const struct sl_field *f, enum sl_num n)
 {
-    for (; f && f->num != SL_N_NONE; f++)
+    while (f->num != SL_N_NONE && f->num != n)
+        f++;
+    return f->num == n ? f : NULL;
+}
+
+int sl_arch_read_fields(struct sl_params *p, const cJSON *object, const struct sl_field *fields, struct sl_error *e)
+{
+    for (const struct sl_field *f = fields; f->num != SL_N_NONE; f++)
         SL_TRY(read_field(p, object, f, e));
+    for (const struct sl_field *f = fields; f->num != SL_N_NONE; f++)
+        if (f->needed && !p->num[f->num].have)
+            return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", find_field(fields, f->num)->name, p->hf_class);
     return 0;
 }
 
-static const struct sl_field *find_field(const struct sl_field *f, enum sl_num n)
-{
-    while (f && f->num != SL_N_NONE && f->num != n)
-        f++;
-    return f && f->num == n ? f : NULL;
-}
-
-/* The first of its names. */
 static const struct sl_field *field_of(const struct sl_params *p, enum sl_num n)
 {
-    const struct sl_field *f = find_field(p->arch->fields, n);
+    const struct sl_field *f = NULL;
 
-    return f ? f : find_field(p->arch->more_fields, n);
+    for (const struct sl_field *const *table = p->arch->fields; *table && !f; table++)
+        f = find_field(*table, n);
+    return f;
 }
 
 const char *sl_arch_field_name(const struct sl_params *p, enum sl_num n)
 {
-    const struct sl_field *first = field_of(p, n), *found = first;
+    const struct sl_field *found = field_of(p, n);
 
-    for (const struct sl_field *f = first; f && f->num != SL_N_NONE; f++)
-        if (f->num == n && entry(p->config, f->name))
-            found = f;
+    for (const struct sl_field *const *table = p->arch->fields; *table; table++)
+        for (const struct sl_field *f = *table; f->num != SL_N_NONE; f++)
+            if (f->num == n && entry(p->config, f->name))
+                found = f;
     return found ? found->name : "?";
 }
 
@@ -159,7 +161,7 @@ void sl_field_default(struct sl_params *p, enum sl_num n, double v)
 
     if (!f || cJSON_GetObjectItemCaseSensitive(p->config, f->name))
         return;
-    if (f->kind == SL_FIELD_FLOAT)
+    if (sl_num_bounds(n)->type == SL_KV_F32)
         sl_num_set_f(p, n, v);
     else
         sl_num_set(p, n, (uint64_t)v);
@@ -277,7 +279,7 @@ static int read_yarn(struct sl_params *p, struct sl_error *e)
 static int read_rope(struct sl_params *p, struct sl_error *e)
 {
     const cJSON *rope = entry(p->config, "rope_parameters");
-    double theta = 10000.0, factor = NAN;
+    double theta = p->arch->theta > 0 ? p->arch->theta : 10000, factor = NAN;
     const char *type;
 
     if (entry(rope, "full_attention"))
@@ -472,12 +474,6 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     return sl_arch_check_method(p->config, e);
 }
 
-int sl_arch_own_head(const struct sl_params *p, struct sl_error *e)
-{
-    return !p->tied ? 0 : sl_fail(e, SL_EUNSUPPORTED, "config.json: \"tie_word_embeddings\" is true, and llama.cpp's %s has a head "
-                                  "of its own", p->arch->name);
-}
-
 const char *sl_arch_scoring(const struct sl_params *p, const char **name)
 {
     static const char *const names[] = {"score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func",
@@ -536,6 +532,25 @@ static int check_freqs(const struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
+/* Those for multi-token prediction are counted among them where they are kept. */
+static int check_layers(const struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+
+    return n[SL_N_LAYER].u + n[SL_N_NEXTN].u <= SL_MAX_LAYER ? 0
+               : sl_fail(e, SL_ESOURCE, "config.json: %u layers and %u for multi-token prediction: at most %d are supported",
+                         (unsigned)n[SL_N_LAYER].u, (unsigned)n[SL_N_NEXTN].u, SL_MAX_LAYER);
+}
+
+static int check_facts(const struct sl_params *p, struct sl_error *e)
+{
+    for (const struct sl_fact *f = p->arch->facts; f && f->name; f++)
+        if (sl_config_bool(p->config, f->name, f->must) != f->must)
+            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is %s, and llama.cpp's %s has %s", f->name, f->must ? "false" : "true",
+                           p->arch->name, f->has);
+    return 0;
+}
+
 int sl_params_read(const cJSON *config, enum sl_layout layout, bool no_mtp, struct sl_params *p,
                    struct sl_error *e)
 {
@@ -544,14 +559,16 @@ int sl_params_read(const cJSON *config, enum sl_layout layout, bool no_mtp, stru
     SL_TRY(read_dtypes(p, e));
     if (layout == SL_LAYOUT_LEGACY && p->arch->mla_only)
         return sl_fail(e, SL_EUSAGE, "--layout legacy: llama.cpp runs %s in the layout mla alone", p->hf_class);
-    SL_TRY(sl_arch_read_fields(p, config, p->arch->fields, e));
-    SL_TRY(sl_arch_read_fields(p, config, p->arch->more_fields, e));
+    for (const struct sl_field *const *table = p->arch->fields; *table; table++)
+        SL_TRY(sl_arch_read_fields(p, config, *table, e));
+    SL_TRY(check_layers(p, e));
     read_idle(p);
     SL_TRY(read_rope(p, e));
     p->vision = cJSON_IsObject(entry(config, "vision_config"));
     p->tied = sl_config_bool(config, "tie_word_embeddings", false);
     if (!p->tied)
         p->when |= SL_W_OUTPUT;
+    SL_TRY(check_facts(p, e));
     SL_TRY(p->arch->derive(p, e));
     return check_freqs(p, e);
 }

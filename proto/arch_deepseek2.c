@@ -14,38 +14,33 @@
 #define ATTN "model.layers.{i}.self_attn."
 
 const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[] = {
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL | SL_W_NOQLORA, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", FULL | SL_W_QLORA, SL_N_Q_LORA, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_a_norm.weight", ATTN "q_a_layernorm.weight", FULL | SL_W_QLORA, SL_N_NONE, SL_N_Q_LORA, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q_b.weight", ATTN "q_b_proj.weight", FULL | SL_W_QLORA, SL_N_Q_ROWS, SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_kv_a_mqa.weight", ATTN "kv_a_proj_with_mqa.weight", FULL, SL_N_KV_A_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_kv_a_norm.weight", ATTN "kv_a_layernorm.weight", FULL, SL_N_NONE, SL_N_KV_LORA, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_kv_b.weight", ATTN "kv_b_proj.weight", FULL | SL_W_LEGACY, SL_N_KV_B_ROWS, SL_N_KV_LORA, 0,
-     SL_SHIP_LINEAR, 0},
+    SL_MATRIX("blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL | SL_W_NOQLORA, Q_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", FULL | SL_W_QLORA, Q_LORA, EMBD),
+    SL_VECTOR("blk.{i}.attn_q_a_norm.weight", ATTN "q_a_layernorm.weight", FULL | SL_W_QLORA, Q_LORA),
+    SL_MATRIX("blk.{i}.attn_q_b.weight", ATTN "q_b_proj.weight", FULL | SL_W_QLORA, Q_ROWS, Q_LORA),
+    SL_MATRIX("blk.{i}.attn_kv_a_mqa.weight", ATTN "kv_a_proj_with_mqa.weight", FULL, KV_A_ROWS, EMBD),
+    SL_VECTOR("blk.{i}.attn_kv_a_norm.weight", ATTN "kv_a_layernorm.weight", FULL, KV_LORA),
+    SL_MATRIX("blk.{i}.attn_kv_b.weight", ATTN "kv_b_proj.weight", FULL | SL_W_LEGACY, KV_B_ROWS, KV_LORA),
     {"blk.{i}.attn_k_b.weight", ATTN "kv_b_proj.weight", FULL | SL_W_MLA, SL_N_KV_B_ROWS, SL_N_KV_LORA, SL_K_B,
      SL_SHIP_LINEAR, SL_N_HEAD},
     {"blk.{i}.attn_v_b.weight", ATTN "kv_b_proj.weight", FULL | SL_W_MLA, SL_N_KV_B_ROWS, SL_N_KV_LORA, SL_V_B,
      SL_SHIP_LINEAR, SL_N_HEAD},
-    {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, SL_N_O_COLS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_O_COLS, 0, SL_SHIP_LINEAR, 0},
+    SL_MATRIX("blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, O_COLS, EMBD),
+    SL_MATRIX("blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, EMBD, O_COLS),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl indexer[] = {
-    {"blk.{i}.indexer.attn_q_b.weight", ATTN "indexer.wq_b.weight", INDEXER, SL_N_INDEX_ROWS,
-     SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.indexer.attn_k.weight", ATTN "indexer.wk.weight", INDEXER, SL_N_INDEX_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.indexer.k_norm.weight", ATTN "indexer.k_norm.weight", INDEXER, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.indexer.k_norm.bias", ATTN "indexer.k_norm.bias", INDEXER, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.indexer.proj.weight", ATTN "indexer.weights_proj.weight", INDEXER, SL_N_INDEX_HEADS,
-     SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_MATRIX("blk.{i}.indexer.attn_q_b.weight", ATTN "indexer.wq_b.weight", INDEXER, INDEX_ROWS, Q_LORA),
+    SL_MATRIX("blk.{i}.indexer.attn_k.weight", ATTN "indexer.wk.weight", INDEXER, INDEX_DIM, EMBD),
+    SL_TENSOR("blk.{i}.indexer.k_norm.weight", ATTN "indexer.k_norm.weight", INDEXER, NONE, INDEX_DIM, F32),
+    SL_TENSOR("blk.{i}.indexer.k_norm.bias", ATTN "indexer.k_norm.bias", INDEXER, NONE, INDEX_DIM, F32),
+    SL_TENSOR("blk.{i}.indexer.proj.weight", ATTN "indexer.weights_proj.weight", INDEXER, INDEX_HEADS, EMBD, BASE),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl nextn[] = {
-    {"blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL,
-     SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_TENSOR("blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL, VOCAB, EMBD, BASE),
     {"blk.{i}.nextn.shared_head_head.weight", OF_LAYER "shared_head.head.weight",
      NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight",
@@ -59,29 +54,20 @@ const struct sl_tensor_tmpl *const sl_arch_latent_tensors[] = {
 };
 
 const struct sl_field sl_arch_latent_fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV_SRC, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-6},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, SL_MAX_LAYER, NAN},
-    {SL_N_Q_LORA, "q_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, NAN},
-    {SL_N_KV_LORA, "kv_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, 512},
-    {SL_N_NOPE, "qk_nope_head_dim", SL_FIELD_INT, false, 1, 1 << 16, 128},
-    {SL_N_ROPE_DIM, "qk_rope_head_dim", SL_FIELD_INT, false, 1, 1 << 16, 64},
-    {SL_N_V_DIM, "v_head_dim", SL_FIELD_INT, false, 1, 1 << 16, 128},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
-    {SL_N_EXPERT, "n_routed_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, false, 0, 1 << 10, 0},
-    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, false, -1e6, 1e6, NAN},
-    {SL_N_EXPERT_NORM, "norm_topk_prob", SL_FIELD_BOOL, false, 0, 1, NAN},
-    SL_END_FIELDS,
+    SL_NEED(FF, "intermediate_size"), SL_MAY(HEAD_KV_SRC, "num_key_value_heads"), SL_ELSE(RMS_EPS, "rms_norm_eps", 1e-6),
+    SL_MAY(EXPERT_USED, "num_experts_per_tok"), SL_MAY(GROUP, "n_group"), SL_MAY(GROUP_USED, "topk_group"),
+    SL_MAY(DENSE, "first_k_dense_replace"), SL_MAY(Q_LORA, "q_lora_rank"), SL_ELSE(KV_LORA, "kv_lora_rank", 512),
+    SL_ELSE(NOPE, "qk_nope_head_dim", 128), SL_ELSE(ROPE_DIM, "qk_rope_head_dim", 64), SL_ELSE(V_DIM, "v_head_dim", 128),
+    SL_MAY(MOE_FF, "moe_intermediate_size"), SL_MAY(EXPERT, "n_routed_experts"),
+    SL_FIELD(SHARED, "n_shared_experts", false, false, 0, 0, 1 << 10), SL_MAY(EXPERT_SCALE, "routed_scaling_factor"),
+    SL_MAY(EXPERT_NORM, "norm_topk_prob"), SL_END_FIELDS,
+};
+
+const enum sl_num sl_arch_latent_keys[] = {
+    SL_N_KEY_LEN, SL_N_VALUE_LEN, SL_N_DENSE, SL_N_VOCAB, SL_N_Q_LORA, SL_N_KV_LORA, SL_N_KEY_LEN_LATE, SL_N_VALUE_LEN_LATE,
+    SL_N_KEY_LEN_MLA, SL_N_VALUE_LEN_MLA, SL_N_MOE_FF, SL_N_SHARED, SL_N_EXPERT_SCALE, SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_ROPE_FACTOR_LATE,
+    SL_N_YARN_FAST_LATE, SL_N_YARN_SLOW_LATE, SL_N_YARN_LOG, SL_N_ROPE_ORIG_LATE, SL_N_TEMPERATURE, SL_N_TEMPERATURE_LENGTH, SL_N_NEXTN,
+    SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_INDEXERS, SL_N_NONE,
 };
 
 /* The converter reads config.json through the configuration class that model_type names, and as
@@ -127,6 +113,7 @@ int sl_arch_check_experts(const struct sl_params *p, struct sl_error *e)
                        (unsigned)n[SL_N_DENSE].u, (unsigned)n[SL_N_LAYER].u);
     if (!n[SL_N_EXPERT].have)
         return 0;
+    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
     if (n[SL_N_EXPERT_USED].have && n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
         return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %u of %u experts",
                        sl_arch_field_name(p, SL_N_EXPERT_USED), (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
@@ -217,7 +204,6 @@ int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e)
     SL_TRY(sl_arch_latent_attention(p, e));
     SL_TRY(derive_experts(p, e));
     SL_TRY(derive_routing(p, e));
-    sl_num_set(p, SL_N_VOCAB_KEY, p->num[SL_N_VOCAB].u);
     SL_TRY(sl_arch_no_llama3(p, e));
     /* The factor 0.1 is a convention of these files; the product is made in
      * double, as the converter makes it. */
@@ -228,13 +214,12 @@ int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e)
 }
 
 /* The last one's text model says that it is of the second (checkpoint_text.c). */
-static const char *const classes[] = {"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiK25ForConditionalGeneration", NULL};
-
 const struct sl_arch sl_arch_deepseek2 = {
     .name = "deepseek2",
-    .classes = classes,
-    .fields = sl_arch_latent_fields,
+    .classes = SL_CLASSES("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiK25ForConditionalGeneration"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_latent_fields),
     .tensors = sl_arch_latent_tensors,
+    .keys = sl_arch_latent_keys,
     .derive = sl_arch_latent_derive,
     .drops_mtp = true,
 };

@@ -5,11 +5,8 @@
 #include <math.h>
 
 const struct sl_field sl_arch_indexed_fields[] = {
-    {SL_N_INDEX_HEADS, "index_n_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_INDEX_DIM, "index_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_INDEX_TOP, "index_topk", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, NAN},
-    SL_END_FIELDS,
+    SL_NEED(INDEX_HEADS, "index_n_heads"), SL_NEED(INDEX_DIM, "index_head_dim"), SL_NEED(INDEX_TOP, "index_topk"),
+    SL_MAY(NEXTN, "num_nextn_predict_layers"), SL_END_FIELDS,
 };
 
 void sl_arch_keep_mtp(struct sl_params *p)
@@ -34,18 +31,16 @@ int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e)
     return sl_num_mul(p, SL_N_INDEX_ROWS, n[SL_N_INDEX_HEADS].u, n[SL_N_INDEX_DIM].u, e);
 }
 
-static const char *const classes[] = {"DeepseekV32ForCausalLM", NULL};
-
 const char sl_arch_latent_own_scales[] =
     " attn_output ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps ffn_gate_shexp ffn_up_shexp ffn_down_shexp "
     "nextn.eh_proj nextn.shared_head_head ";
 
 const struct sl_arch sl_arch_deepseek32 = {
     .name = "deepseek32",
-    .classes = classes,
-    .fields = sl_arch_latent_fields,
-    .more_fields = sl_arch_indexed_fields,
+    .classes = SL_CLASSES("DeepseekV32ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_latent_fields, sl_arch_indexed_fields),
     .tensors = sl_arch_latent_tensors,
+    .keys = sl_arch_latent_keys,
     .derive = sl_arch_indexed_derive,
     .mla_only = true,
     .adds_bos = true,

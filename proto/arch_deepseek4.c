@@ -17,131 +17,69 @@
 #define SHARED "layers.{i}.ffn.shared_experts."
 
 static const struct sl_tensor_tmpl all[] = {
-    {"token_embd.weight", "embed.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "head.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_hc_fn.weight", "hc_head_fn", 0, SL_N_HC, SL_N_HC_COLS, 0, SL_SHIP_F32, 0},
-    {"output_hc_base.weight", "hc_head_base", 0, SL_N_NONE, SL_N_HC, 0, SL_SHIP_F32, 0},
-    {"output_hc_scale.weight", "hc_head_scale", 0, SL_N_NONE, SL_N_ONE, 0, SL_SHIP_F32, 0},
+    SL_TENSOR("token_embd.weight", "embed.weight", 0, VOCAB, EMBD, BASE),
+    SL_VECTOR("output_norm.weight", "norm.weight", 0, EMBD),
+    SL_TENSOR("output.weight", "head.weight", 0, VOCAB, EMBD, BASE),
+    SL_TENSOR("output_hc_fn.weight", "hc_head_fn", 0, HC, HC_COLS, F32),
+    SL_TENSOR("output_hc_base.weight", "hc_head_base", 0, NONE, HC, F32),
+    SL_TENSOR("output_hc_scale.weight", "hc_head_scale", 0, NONE, ONE, F32),
 
-    {"blk.{i}.hc_attn_fn.weight", "layers.{i}.hc_attn_fn", L, SL_N_HC_MIX, SL_N_HC_COLS, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.hc_attn_base.weight", "layers.{i}.hc_attn_base", L, SL_N_NONE, SL_N_HC_MIX, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.hc_attn_scale.weight", "layers.{i}.hc_attn_scale", L, SL_N_NONE, SL_N_THREE, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.hc_ffn_fn.weight", "layers.{i}.hc_ffn_fn", L, SL_N_HC_MIX, SL_N_HC_COLS, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.hc_ffn_base.weight", "layers.{i}.hc_ffn_base", L, SL_N_NONE, SL_N_HC_MIX, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.hc_ffn_scale.weight", "layers.{i}.hc_ffn_scale", L, SL_N_NONE, SL_N_THREE, 0, SL_SHIP_F32, 0},
+    SL_TENSOR("blk.{i}.hc_attn_fn.weight", "layers.{i}.hc_attn_fn", L, HC_MIX, HC_COLS, F32),
+    SL_TENSOR("blk.{i}.hc_attn_base.weight", "layers.{i}.hc_attn_base", L, NONE, HC_MIX, F32),
+    SL_TENSOR("blk.{i}.hc_attn_scale.weight", "layers.{i}.hc_attn_scale", L, NONE, THREE, F32),
+    SL_TENSOR("blk.{i}.hc_ffn_fn.weight", "layers.{i}.hc_ffn_fn", L, HC_MIX, HC_COLS, F32),
+    SL_TENSOR("blk.{i}.hc_ffn_base.weight", "layers.{i}.hc_ffn_base", L, NONE, HC_MIX, F32),
+    SL_TENSOR("blk.{i}.hc_ffn_scale.weight", "layers.{i}.hc_ffn_scale", L, NONE, THREE, F32),
 
-    {"blk.{i}.attn_norm.weight", "layers.{i}.attn_norm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_sinks.weight", ATTN "attn_sink", L, SL_N_NONE, SL_N_HEAD, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.attn_q_a.weight", ATTN "wq_a.weight", L, SL_N_Q_LORA, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_a_norm.weight", ATTN "q_norm.weight", L, SL_N_NONE, SL_N_Q_LORA, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q_b.weight", ATTN "wq_b.weight", L, SL_N_Q_ROWS, SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_kv.weight", ATTN "wkv.weight", L, SL_N_HEAD_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_kv_a_norm.weight", ATTN "kv_norm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output_a.weight", ATTN "wo_a.weight", L, SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_output_b.weight", ATTN "wo_b.weight", L, SL_N_EMBD, SL_N_OUT_A_ROWS, 0, SL_SHIP_LINEAR, 0},
+    SL_VECTOR("blk.{i}.attn_norm.weight", "layers.{i}.attn_norm.weight", L, EMBD),
+    SL_TENSOR("blk.{i}.attn_sinks.weight", ATTN "attn_sink", L, NONE, HEAD, F32),
+    SL_MATRIX("blk.{i}.attn_q_a.weight", ATTN "wq_a.weight", L, Q_LORA, EMBD),
+    SL_VECTOR("blk.{i}.attn_q_a_norm.weight", ATTN "q_norm.weight", L, Q_LORA),
+    SL_MATRIX("blk.{i}.attn_q_b.weight", ATTN "wq_b.weight", L, Q_ROWS, Q_LORA),
+    SL_MATRIX("blk.{i}.attn_kv.weight", ATTN "wkv.weight", L, HEAD_DIM, EMBD),
+    SL_VECTOR("blk.{i}.attn_kv_a_norm.weight", ATTN "kv_norm.weight", L, HEAD_DIM),
+    SL_MATRIX("blk.{i}.attn_output_a.weight", ATTN "wo_a.weight", L, OUT_A_ROWS, OUT_A_COLS),
+    SL_MATRIX("blk.{i}.attn_output_b.weight", ATTN "wo_b.weight", L, EMBD, OUT_A_ROWS),
 
-    {"blk.{i}.attn_compressor_ape.weight", ATTN "compressor.ape", FINE, SL_N_FINE, SL_N_TWO_HEAD_DIM, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.attn_compressor_kv.weight", ATTN "compressor.wkv.weight", FINE, SL_N_TWO_HEAD_DIM, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_compressor_gate.weight", ATTN "compressor.wgate.weight", FINE, SL_N_TWO_HEAD_DIM, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_compressor_norm.weight", ATTN "compressor.norm.weight", FINE, SL_N_NONE, SL_N_HEAD_DIM, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_compressor_ape.weight", ATTN "compressor.ape", COARSE, SL_N_COARSE, SL_N_HEAD_DIM, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.attn_compressor_kv.weight", ATTN "compressor.wkv.weight", COARSE, SL_N_HEAD_DIM, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_compressor_gate.weight", ATTN "compressor.wgate.weight", COARSE, SL_N_HEAD_DIM, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_compressor_norm.weight", ATTN "compressor.norm.weight", COARSE, SL_N_NONE, SL_N_HEAD_DIM, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.indexer.attn_q_b.weight", ATTN "indexer.wq_b.weight", FINE, SL_N_INDEX_ROWS, SL_N_Q_LORA, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.indexer.proj.weight", ATTN "indexer.weights_proj.weight", FINE, SL_N_INDEX_HEADS, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.indexer_compressor_ape.weight", ATTN "indexer.compressor.ape", FINE, SL_N_FINE, SL_N_TWO_INDEX_DIM, 0,
-     SL_SHIP_F32, 0},
-    {"blk.{i}.indexer_compressor_kv.weight", ATTN "indexer.compressor.wkv.weight", FINE, SL_N_TWO_INDEX_DIM, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.indexer_compressor_gate.weight", ATTN "indexer.compressor.wgate.weight", FINE, SL_N_TWO_INDEX_DIM,
-     SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.indexer_compressor_norm.weight", ATTN "indexer.compressor.norm.weight", FINE, SL_N_NONE, SL_N_INDEX_DIM, 0,
-     SL_SHIP_BASE, 0},
+    SL_TENSOR("blk.{i}.attn_compressor_ape.weight", ATTN "compressor.ape", FINE, FINE, TWO_HEAD_DIM, F32),
+    SL_TENSOR("blk.{i}.attn_compressor_kv.weight", ATTN "compressor.wkv.weight", FINE, TWO_HEAD_DIM, EMBD, BASE),
+    SL_TENSOR("blk.{i}.attn_compressor_gate.weight", ATTN "compressor.wgate.weight", FINE, TWO_HEAD_DIM, EMBD, BASE),
+    SL_VECTOR("blk.{i}.attn_compressor_norm.weight", ATTN "compressor.norm.weight", FINE, HEAD_DIM),
+    SL_TENSOR("blk.{i}.attn_compressor_ape.weight", ATTN "compressor.ape", COARSE, COARSE, HEAD_DIM, F32),
+    SL_TENSOR("blk.{i}.attn_compressor_kv.weight", ATTN "compressor.wkv.weight", COARSE, HEAD_DIM, EMBD, BASE),
+    SL_TENSOR("blk.{i}.attn_compressor_gate.weight", ATTN "compressor.wgate.weight", COARSE, HEAD_DIM, EMBD, BASE),
+    SL_VECTOR("blk.{i}.attn_compressor_norm.weight", ATTN "compressor.norm.weight", COARSE, HEAD_DIM),
+    SL_MATRIX("blk.{i}.indexer.attn_q_b.weight", ATTN "indexer.wq_b.weight", FINE, INDEX_ROWS, Q_LORA),
+    SL_TENSOR("blk.{i}.indexer.proj.weight", ATTN "indexer.weights_proj.weight", FINE, INDEX_HEADS, EMBD, BASE),
+    SL_TENSOR("blk.{i}.indexer_compressor_ape.weight", ATTN "indexer.compressor.ape", FINE, FINE, TWO_INDEX_DIM, F32),
+    SL_TENSOR("blk.{i}.indexer_compressor_kv.weight", ATTN "indexer.compressor.wkv.weight", FINE, TWO_INDEX_DIM, EMBD, BASE),
+    SL_TENSOR("blk.{i}.indexer_compressor_gate.weight", ATTN "indexer.compressor.wgate.weight", FINE, TWO_INDEX_DIM, EMBD, BASE),
+    SL_VECTOR("blk.{i}.indexer_compressor_norm.weight", ATTN "indexer.compressor.norm.weight", FINE, INDEX_DIM),
 
-    {"blk.{i}.ffn_norm.weight", "layers.{i}.ffn_norm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_inp.weight", FFN "gate.weight", L, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_VECTOR("blk.{i}.ffn_norm.weight", "layers.{i}.ffn_norm.weight", L, EMBD),
+    SL_TENSOR("blk.{i}.ffn_gate_inp.weight", FFN "gate.weight", L, EXPERT, EMBD, BASE),
     {"blk.{i}.ffn_gate_tid2eid.weight", FFN "gate.tid2eid", L | SL_W_HASHED, SL_N_VOCAB, SL_N_EXPERT_USED, SL_IDS,
      SL_SHIP_I64, SL_N_EXPERT},
-    {"blk.{i}.exp_probs_b.bias", FFN "gate.bias", L | SL_W_CORR, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", L, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_EXPERT, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", L, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_EXPERT, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", L, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_EXPERT, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED "w1.weight", L, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED "w3.weight", L, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED "w2.weight", L, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
+    SL_TENSOR("blk.{i}.exp_probs_b.bias", FFN "gate.bias", L | SL_W_CORR, NONE, EXPERT, F32),
+    SL_TENSOR("blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", L, MOE_FF, EMBD, EXPERT),
+    SL_TENSOR("blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", L, MOE_FF, EMBD, EXPERT),
+    SL_TENSOR("blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", L, EMBD, MOE_FF, EXPERT),
+    SL_MATRIX("blk.{i}.ffn_gate_shexp.weight", SHARED "w1.weight", L, SHARED_FF, EMBD),
+    SL_MATRIX("blk.{i}.ffn_up_shexp.weight", SHARED "w3.weight", L, SHARED_FF, EMBD),
+    SL_MATRIX("blk.{i}.ffn_down_shexp.weight", SHARED "w2.weight", L, EMBD, SHARED_FF),
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {all, NULL};
-
-static const struct sl_key_tmpl keys[] = {
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
-    {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA, 0},
-    {"attention.sliding_window", SL_KV_U32, SL_N_WINDOW, 0},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
-    {"swiglu_clamp_exp", SL_KV_F32, SL_N_CLAMP, SL_KEY_EACH_LAYER},
-    {"swiglu_clamp_shexp", SL_KV_F32, SL_N_CLAMP, SL_KEY_EACH_LAYER},
-    {"attention.indexer.head_count", SL_KV_U32, SL_N_INDEX_HEADS, 0},
-    {"attention.indexer.key_length", SL_KV_U32, SL_N_INDEX_DIM, 0},
-    {"attention.indexer.top_k", SL_KV_U32, SL_N_INDEX_TOP, 0},
-    {"attention.output_group_count", SL_KV_U32, SL_N_OUT_GROUP, 0},
-    {"attention.output_lora_rank", SL_KV_U32, SL_N_OUT_LORA, 0},
-    {"attention.compress_ratios", SL_KV_ARR, SL_N_NONE, SL_KEY_RATIOS},
-    {"attention.compress_rope_freq_base", SL_KV_F32, SL_N_COMPRESS_THETA, 0},
-    {"hyper_connection.count", SL_KV_U32, SL_N_HC, 0},
-    {"hyper_connection.sinkhorn_iterations", SL_KV_U32, SL_N_HC_ITER, 0},
-    {"hyper_connection.epsilon", SL_KV_F32, SL_N_HC_EPS, 0},
-    {"hash_layer_count", SL_KV_U32, SL_N_HASHED, 0},
-    {"embedding_length_out", SL_KV_U32, SL_N_EMBD_OUT, 0},
-    SL_END_KEYS,
-};
-
 static const struct sl_field fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1, 0},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_EXPERT, "n_routed_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_ROPE_DIM, "qk_rope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_Q_LORA, "q_lora_rank", SL_FIELD_INT, true, 1, 1 << 20, 0},
-    {SL_N_WINDOW, "sliding_window", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, true, 1, 1 << 10, 0},
-    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
-    {SL_N_EXPERT_NORM, "norm_topk_prob", SL_FIELD_BOOL, true, 0, 1, 0},
-    {SL_N_CLAMP, "swiglu_limit", SL_FIELD_FLOAT, true, 0, 1e6, 0},
-    {SL_N_INDEX_HEADS, "index_n_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_INDEX_DIM, "index_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_INDEX_TOP, "index_topk", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_OUT_GROUP, "o_groups", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_OUT_LORA, "o_lora_rank", SL_FIELD_INT, true, 1, 1 << 20, 0},
-    {SL_N_COMPRESS_THETA, "compress_rope_theta", SL_FIELD_FLOAT, true, 1, 1e12, 0},
-    {SL_N_HC, "hc_mult", SL_FIELD_INT, true, 1, 1 << 6, 0},
-    {SL_N_HC_ITER, "hc_sinkhorn_iters", SL_FIELD_INT, true, 0, UINT32_MAX, 0},
-    {SL_N_HC_EPS, "hc_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_HASHED, "num_hash_layers", SL_FIELD_INT, true, 0, SL_MAX_LAYER, 0},
-    SL_END_FIELDS,
+    SL_MAY(FF, "intermediate_size"), SL_FIELD(HEAD_KV, "num_key_value_heads", true, false, NAN, 1, 1), SL_NEED(RMS_EPS, "rms_norm_eps"),
+    SL_NEED(EXPERT, "n_routed_experts"), SL_NEED(EXPERT_USED, "num_experts_per_tok"), SL_MAY(GROUP, "n_group"),
+    SL_MAY(GROUP_USED, "topk_group"), SL_NEED(HEAD_DIM, "head_dim"), SL_NEED(ROPE_DIM, "qk_rope_head_dim"),
+    SL_NEED(Q_LORA, "q_lora_rank"), SL_NEED(WINDOW, "sliding_window"), SL_NEED(MOE_FF, "moe_intermediate_size"),
+    SL_NEED(SHARED, "n_shared_experts"), SL_NEED(EXPERT_SCALE, "routed_scaling_factor"), SL_NEED(EXPERT_NORM, "norm_topk_prob"),
+    SL_NEED(CLAMP, "swiglu_limit"), SL_NEED(INDEX_HEADS, "index_n_heads"), SL_NEED(INDEX_DIM, "index_head_dim"),
+    SL_NEED(INDEX_TOP, "index_topk"), SL_NEED(OUT_GROUP, "o_groups"), SL_NEED(OUT_LORA, "o_lora_rank"),
+    SL_NEED(COMPRESS_THETA, "compress_rope_theta"), SL_NEED(HC, "hc_mult"), SL_NEED(HC_ITER, "hc_sinkhorn_iters"),
+    SL_NEED(HC_EPS, "hc_eps"), SL_NEED(HASHED, "num_hash_layers"), SL_END_FIELDS,
 };
 
 /* One for each layer, and more for layers for multi-token prediction, all of which are passed on. */
@@ -161,6 +99,7 @@ static int read_ratios(struct sl_params *p, struct sl_error *e)
                            "128, which llama.cpp cannot run", (unsigned)p->n_ratios);
         p->ratios[p->n_ratios++] = (int32_t)v;
     }
+    sl_num_set(p, SL_N_RATIOS, n);
     return 0;
 }
 
@@ -202,6 +141,10 @@ static int derive(struct sl_params *p, struct sl_error *e)
     sl_num_set(p, SL_N_TWO_INDEX_DIM, 2 * n[SL_N_INDEX_DIM].u);
     sl_num_set(p, SL_N_HC_MIX, (2 + hc) * hc);
     sl_num_set(p, SL_N_HC_COLS, hc * n[SL_N_EMBD].u);
+    for (uint64_t i = 0; i < n[SL_N_LAYER].u; i++)
+        p->clamps[0][i] = p->clamps[1][i] = (float)n[SL_N_CLAMP].f;
+    sl_num_set(p, SL_N_CLAMPS, 0);
+    sl_num_set(p, SL_N_CLAMPS_SHARED, 0);
     sl_num_set(p, SL_N_EMBD_OUT, hc * n[SL_N_EMBD].u);
     SL_TRY(sl_num_mul(p, SL_N_Q_ROWS, n[SL_N_HEAD].u, n[SL_N_HEAD_DIM].u, e));
     SL_TRY(sl_num_mul(p, SL_N_OUT_A_ROWS, n[SL_N_OUT_GROUP].u, n[SL_N_OUT_LORA].u, e));
@@ -221,14 +164,14 @@ static bool drops(const struct sl_params *p, const char *name)
                                              strcmp(rest, ".ffn.gate.bias") == 0 && i < p->num[SL_N_HASHED].u);
 }
 
-static const char *const classes[] = {"DeepseekV4ForCausalLM", NULL};
-
 const struct sl_arch sl_arch_deepseek4 = {
     .name = "deepseek4",
-    .classes = classes,
-    .fields = fields,
-    .tensors = tensors,
-    .keys = keys,
+    .classes = SL_CLASSES("DeepseekV4ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields),
+    .tensors = SL_TENSORS(all),
+    .keys = SL_KEYS(SL_N_ROPE_DIM, SL_N_Q_LORA, SL_N_WINDOW, SL_N_MOE_FF, SL_N_SHARED, SL_N_EXPERT_SCALE, SL_N_EXPERT_NORM, SL_N_CLAMPS,
+                    SL_N_CLAMPS_SHARED, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_OUT_GROUP, SL_N_OUT_LORA, SL_N_RATIOS,
+                    SL_N_COMPRESS_THETA, SL_N_HC, SL_N_HC_ITER, SL_N_HC_EPS, SL_N_HASHED, SL_N_EMBD_OUT),
     .derive = derive,
     .drops = drops,
     .tokens = SL_TOKENS_V4,

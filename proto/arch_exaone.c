@@ -12,34 +12,22 @@
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 
 static const struct sl_tensor_tmpl own[] = {
-    {"blk.{i}.exp_probs_b.bias", "model.layers.{i}.mlp.e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.nextn.eh_proj.weight", "mtp.fc.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.shared_head_norm.weight", "mtp.norm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_TENSOR("blk.{i}.exp_probs_b.bias", "model.layers.{i}.mlp.e_score_correction_bias", MOE, NONE, EXPERT, F32),
+    SL_MATRIX("blk.{i}.nextn.eh_proj.weight", "mtp.fc.weight", NEXTN, EMBD, TWO_EMBD),
+    SL_VECTOR("blk.{i}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", NEXTN, EMBD),
+    SL_VECTOR("blk.{i}.nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", NEXTN, EMBD),
+    SL_VECTOR("blk.{i}.nextn.shared_head_norm.weight", "mtp.norm.weight", NEXTN, EMBD),
     SL_END_TENSORS,
-};
-
-static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors, sl_arch_expert_tensors, own, NULL,
 };
 
 /* Of two entries with one number the later one counts. */
 static const struct sl_field moe_fields[] = {
-    {SL_N_EXPERT, "num_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_EXPERT, "num_local_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_WINDOW, "sliding_window", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_SHARED, "num_shared_experts", SL_FIELD_INT, true, 1, 1 << 10, 0},
-    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
-    {SL_N_EXPERT_NORM, "norm_topk_prob", SL_FIELD_BOOL, true, 0, 1, 0},
-    {SL_N_DENSE, "first_last_k_dense_replace", SL_FIELD_INT, false, 0, SL_MAX_LAYER, 0},
-    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, SL_MAX_LAYER, NAN},
-    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, 0},
-    SL_END_FIELDS,
+    SL_NEED(CTX, "max_position_embeddings"), SL_NEED(EXPERT, "num_experts"), SL_MAY(EXPERT, "num_local_experts"),
+    SL_NEED(EXPERT_USED, "num_experts_per_tok"), SL_MAY(GROUP, "n_group"), SL_MAY(GROUP_USED, "topk_group"),
+    SL_NEED(WINDOW, "sliding_window"), SL_NEED(MOE_FF, "moe_intermediate_size"), SL_NEED(SHARED, "num_shared_experts"),
+    SL_NEED(EXPERT_SCALE, "routed_scaling_factor"), SL_NEED(EXPERT_NORM, "norm_topk_prob"),
+    SL_ELSE(DENSE, "first_last_k_dense_replace", 0), SL_MAY(DENSE, "first_k_dense_replace"),
+    SL_ELSE(NEXTN, "num_nextn_predict_layers", 0), SL_END_FIELDS,
 };
 
 /* By sliding_window_pattern, a number or letters, where config.json has no list. Returns whether it tells of layer i; *near = what. */
@@ -64,9 +52,6 @@ static int derive_layers(struct sl_params *p, struct sl_error *e)
     uint64_t n = p->num[SL_N_LAYER].u, listed = 0;
     bool list = cJSON_IsArray(types);
 
-    if (n + p->num[SL_N_NEXTN].u > SL_MAX_LAYER)
-        return sl_fail(e, SL_ESOURCE, "config.json: %u layers and %u for multi-token prediction: at most %d are supported", (unsigned)n,
-                       (unsigned)p->num[SL_N_NEXTN].u, SL_MAX_LAYER);
     for (uint64_t i = 0; i < n; i++) {
         bool near = (i + 1) % SL_WINDOW_PERIOD != 0, is = near;
 
@@ -109,9 +94,6 @@ static int derive(struct sl_params *p, struct sl_error *e)
     const char *name, *func = sl_arch_scoring(p, &name);
     struct sl_number *n = p->num;
 
-    SL_TRY(sl_arch_need(p, SL_N_CTX, e));
-    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
-    SL_TRY(sl_arch_own_head(p, e));
     SL_TRY(sl_arch_plain_attention(p, e));
     SL_TRY(sl_arch_check_experts(p, e));
     SL_TRY(sl_arch_gating(p, name, func ? func : "sigmoid", e)); /* without it llama.cpp does not load the model at all */
@@ -120,8 +102,8 @@ static int derive(struct sl_params *p, struct sl_error *e)
     SL_TRY(sl_num_mul(p, SL_N_SHARED_FF, n[SL_N_SHARED].u, n[SL_N_MOE_FF].u, e));
     n[SL_N_SHARED_FF_KEY] = n[SL_N_SHARED_FF];
     p->when |= SL_W_HEAD_NORM | SL_W_SHARED;
-    sl_num_set(p, SL_N_VOCAB_KEY, n[SL_N_VOCAB].u);
     sl_arch_keep_mtp(p);
+    sl_num_set(p, SL_N_NO_SCALING, 0);
     sl_num_set(p, SL_N_NEXTN, n[SL_N_NEXTN].u); /* the key says 0, too */
     return 0;
 }
@@ -131,32 +113,17 @@ static bool drops(const struct sl_params *p, const char *name)
     return p->no_mtp && strncmp(name, "mtp.", 4) == 0;
 }
 
-static const struct sl_key_tmpl keys[] = {
-    {"vocab_size", SL_KV_U32, SL_N_VOCAB_KEY, 0},
-    {"attention.sliding_window", SL_KV_U32, SL_N_WINDOW, 0},
-    {"attention.sliding_window_pattern", SL_KV_BOOL, SL_N_WINDOW_LIST, SL_KEY_WINDOWS},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
-    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
-    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
-    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
-    SL_END_KEYS,
-};
-
-static const char *const classes[] = {"ExaoneMoEForCausalLM", "ExaoneMoeForCausalLM", NULL};
-
 const struct sl_arch sl_arch_exaone_moe = {
     .name = "exaone-moe",
-    .classes = classes,
-    .fields = sl_arch_plain_fields,
-    .more_fields = moe_fields,
-    .tensors = tensors,
-    .keys = keys,
+    .classes = SL_CLASSES("ExaoneMoEForCausalLM", "ExaoneMoeForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_plain_fields, moe_fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors,
+                          sl_arch_expert_tensors, own),
+    .keys = SL_KEYS(SL_N_VOCAB, SL_N_WINDOW, SL_N_WINDOW_LIST, SL_N_MOE_FF, SL_N_SHARED, SL_N_SHARED_FF_KEY, SL_N_EXPERT_SCALE,
+                    SL_N_EXPERT_NORM, SL_N_DENSE, SL_N_NEXTN, SL_N_NO_SCALING),
+    .facts = SL_FACTS(SL_OWN_HEAD),
     .derive = derive,
     .drops = drops,
     .mtp_prefix = "mtp.layers.",
     .mtp_sign = "mtp.fc.weight",
-    .says_no_scaling = true,
 };

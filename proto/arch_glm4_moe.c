@@ -11,22 +11,18 @@
 #define OF_LAYER "model.layers.{i}."
 
 static const struct sl_tensor_tmpl norm[] = {
-    {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", SL_W_LAYER, SL_N_NONE, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
+    SL_VECTOR("blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", SL_W_LAYER, EMBD),
     SL_END_TENSORS,
 };
 
 /* In FP8 the second head ships with scales; the matrix before that layer is one that "ignore" names. */
 static const struct sl_tensor_tmpl nextn[] = {
-    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD,
-     0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.shared_head_head.weight", OF_LAYER "shared_head.head.weight", NEXTN | SL_W_OPTIONAL, SL_N_VOCAB,
-     SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight", NEXTN | SL_W_OPTIONAL, SL_N_NONE,
-     SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_MATRIX("blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, EMBD, TWO_EMBD),
+    SL_VECTOR("blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, EMBD),
+    SL_VECTOR("blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, EMBD),
+    SL_TENSOR("blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL, VOCAB, EMBD, BASE),
+    SL_MATRIX("blk.{i}.nextn.shared_head_head.weight", OF_LAYER "shared_head.head.weight", NEXTN | SL_W_OPTIONAL, VOCAB, EMBD),
+    SL_VECTOR("blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight", NEXTN | SL_W_OPTIONAL, EMBD),
     SL_END_TENSORS,
 };
 
@@ -35,17 +31,10 @@ static const struct sl_tensor_tmpl *const tensors[] = {
 };
 
 static const struct sl_field moe_fields[] = {
-    {SL_N_EXPERT, "n_routed_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, false, 1, 1 << 10, NAN},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
-    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, SL_MAX_LAYER, NAN},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, false, -1e6, 1e6, NAN},
-    {SL_N_EXPERT_NORM, "norm_topk_prob", SL_FIELD_BOOL, false, 0, 1, NAN},
-    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, NAN},
-    SL_END_FIELDS,
+    SL_MAY(EXPERT, "n_routed_experts"), SL_MAY(EXPERT_USED, "num_experts_per_tok"), SL_MAY(SHARED, "n_shared_experts"),
+    SL_MAY(MOE_FF, "moe_intermediate_size"), SL_MAY(DENSE, "first_k_dense_replace"), SL_MAY(GROUP, "n_group"),
+    SL_MAY(GROUP_USED, "topk_group"), SL_MAY(EXPERT_SCALE, "routed_scaling_factor"), SL_MAY(EXPERT_NORM, "norm_topk_prob"),
+    SL_MAY(NEXTN, "num_nextn_predict_layers"), SL_END_FIELDS,
 };
 
 /* What the configuration classes take for what is absent; those that see have biases, too. Returns whether. */
@@ -106,28 +95,13 @@ static int derive(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static const struct sl_key_tmpl keys[] = {
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
-    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
-    {"expert_gating_func", SL_KV_U32, SL_N_GATING_LATE, 0},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
-    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
-    SL_END_KEYS,
-};
-
-static const char *const classes[] = {"Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration", NULL};
-static const char *const solar_classes[] = {"SolarOpenForCausalLM", NULL};
-
 const struct sl_arch sl_arch_glm4_moe = {
     .name = "glm4moe",
-    .classes = classes,
-    .fields = sl_arch_plain_fields,
-    .more_fields = moe_fields,
+    .classes = SL_CLASSES("Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_plain_fields, moe_fields),
     .tensors = tensors,
-    .keys = keys,
+    .keys = SL_KEYS(SL_N_ROPE_DIM, SL_N_MOE_FF, SL_N_SHARED, SL_N_DENSE, SL_N_GATING_LATE, SL_N_EXPERT_SCALE, SL_N_EXPERT_NORM,
+                    SL_N_NEXTN),
     .derive = derive,
     .tokens = SL_TOKENS_GLM,
     .output_if_there = true,
@@ -135,25 +109,17 @@ const struct sl_arch sl_arch_glm4_moe = {
 
 /* Its newer configuration class has no width of dense layers, of which there are none. */
 static const struct sl_field solar_fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    SL_END_FIELDS,
+    SL_NEED(CTX, "max_position_embeddings"), SL_MAY(FF, "intermediate_size"), SL_MAY(HEAD_KV, "num_key_value_heads"),
+    SL_NEED(RMS_EPS, "rms_norm_eps"), SL_MAY(HEAD_DIM, "head_dim"), SL_END_FIELDS,
 };
 
 const struct sl_arch sl_arch_solar_open = {
     .name = "glm4moe",
-    .classes = solar_classes,
-    .fields = solar_fields,
-    .more_fields = moe_fields,
+    .classes = SL_CLASSES("SolarOpenForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, solar_fields, moe_fields),
     .tensors = tensors,
-    .keys = keys,
+    .keys = SL_KEYS(SL_N_ROPE_DIM, SL_N_MOE_FF, SL_N_SHARED, SL_N_DENSE, SL_N_GATING_LATE, SL_N_EXPERT_SCALE, SL_N_EXPERT_NORM,
+                    SL_N_NEXTN),
     .derive = derive,
     .tokens = SL_TOKENS_SOLAR,
     .output_if_there = true,

@@ -23,6 +23,7 @@ static int read_indexer_types(struct sl_params *p, struct sl_error *e)
                            (unsigned)p->n_indexer_types, x == list->child ? ", as the first must be" : " or \"shared\"");
         p->indexer_full[p->n_indexer_types++] = full;
     }
+    sl_num_set(p, SL_N_INDEXERS, n);
     return 0;
 }
 
@@ -36,14 +37,12 @@ static int derive(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static const char *const classes[] = {"GlmMoeDsaForCausalLM", NULL};
-
 const struct sl_arch sl_arch_glm_dsa = {
     .name = "glm-dsa",
-    .classes = classes,
-    .fields = sl_arch_latent_fields,
-    .more_fields = sl_arch_indexed_fields,
+    .classes = SL_CLASSES("GlmMoeDsaForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_latent_fields, sl_arch_indexed_fields),
     .tensors = sl_arch_latent_tensors,
+    .keys = sl_arch_latent_keys,
     .derive = derive,
     .mla_only = true,
     .tokens = SL_TOKENS_GLM,

@@ -4,8 +4,7 @@
 #include <math.h>
 
 static const struct sl_field more_fields[] = {
-    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, NAN},
-    SL_END_FIELDS,
+    SL_MAY(NEXTN, "num_nextn_predict_layers"), SL_END_FIELDS,
 };
 
 /* By its size llama.cpp knows the model, and that it routes by sigmoid. */
@@ -25,14 +24,12 @@ static int derive(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static const char *const classes[] = {"Glm4MoeLiteForCausalLM", NULL};
-
 const struct sl_arch sl_arch_glm_flash = {
     .name = "deepseek2",
-    .classes = classes,
-    .fields = sl_arch_latent_fields,
-    .more_fields = more_fields,
+    .classes = SL_CLASSES("Glm4MoeLiteForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_latent_fields, more_fields),
     .tensors = sl_arch_latent_tensors,
+    .keys = sl_arch_latent_keys,
     .derive = derive,
     .mla_only = true,
     .tokens = SL_TOKENS_GLM,

@@ -19,51 +19,27 @@
 #define SHARED "model.layers.{i}.mlp.shared_mlp."
 
 static const struct sl_tensor_tmpl experts[] = {
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
+    SL_GATED("_exps", EXPERTS, MOE, MOE_FF, EMBD, LINEAR),
+    SL_GATED("_shexp", SHARED, MOE, SHARED_FF, EMBD, LINEAR),
     SL_END_TENSORS,
 };
 
-/* Errors: SL_EUNSUPPORTED when an entry is another than what llama.cpp's model has, of which no key tells. */
-struct fact {
-    const char *name;
-    bool v, otherwise; /* without the entry */
+static const struct sl_field fields[] = {
+    SL_NEED(CTX, "max_position_embeddings"), SL_NEED(FF, "intermediate_size"), SL_MAY(HEAD_KV, "num_key_value_heads"),
+    SL_NEED(RMS_EPS, "rms_norm_eps"), SL_MAY(HEAD_DIM, "head_dim"), SL_END_FIELDS,
 };
-
-static int check_facts(const struct sl_params *p, const struct fact *f, size_t n, struct sl_error *e)
-{
-    for (; n--; f++)
-        if (sl_config_bool(p->config, f->name, f->otherwise) != f->v)
-            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is not %s, which llama.cpp's %s has", f->name, f->v ? "true" : "false",
-                           p->arch->name);
-    SL_TRY(sl_arch_no_llama3(p, e));
-    return sl_arch_whole_rope(p, e);
-}
 
 /* ---- Hunyuan-A13B ---- */
 
 static const struct sl_tensor_tmpl moe_own[] = {
-    {"blk.{i}.attn_q_norm.weight", ATTN "query_layernorm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "key_layernorm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.wg.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_F32, 0},
+    SL_VECTOR("blk.{i}.attn_q_norm.weight", ATTN "query_layernorm.weight", L, HEAD_DIM),
+    SL_VECTOR("blk.{i}.attn_k_norm.weight", ATTN "key_layernorm.weight", L, HEAD_DIM),
+    SL_TENSOR("blk.{i}.ffn_gate_inp.weight", MLP "gate.wg.weight", MOE, EXPERT, EMBD, F32),
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const moe_tensors[] = {
-    sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, moe_own, experts, NULL,
-};
-
 static const struct sl_field moe_fields[] = {
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_EXPERT, "num_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    SL_END_FIELDS,
+    SL_NEED(EXPERT, "num_experts"), SL_MAY(GROUP, "n_group"), SL_MAY(GROUP_USED, "topk_group"), SL_END_FIELDS,
 };
 
 /* A number that may stand once, or in a list for each layer, in which all are equal. */
@@ -108,17 +84,14 @@ static int stretch_rope(struct sl_params *p, struct sl_error *e)
 
 static int derive_moe(struct sl_params *p, struct sl_error *e)
 {
-    static const struct fact facts[] = {
-        {"use_qk_norm", true, true}, {"use_mixed_mlp_moe", true, true}, {"norm_topk_prob", true, true}, {"use_cla", false, false},
-        {"use_mla", false, false}, {"attention_bias", false, false}, {"mlp_bias", false, false}, {"group_limited_greedy", false, false},
-    };
     const char *name, *func = sl_arch_scoring(p, &name);
     double skipped = 0;
 
     SL_TRY(sl_arch_only(p, name, "softmax", false, e));
     if (func)
         sl_num_set(p, SL_N_GATING, 1);
-    SL_TRY(check_facts(p, facts, sizeof facts / sizeof *facts, e));
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_arch_whole_rope(p, e));
     SL_TRY(read_uniform(p, "moe_topk", SL_N_EXPERT_USED, e));
     SL_TRY(read_uniform(p, "moe_intermediate_size", SL_N_MOE_FF, e));
     SL_TRY(read_uniform(p, "num_shared_expert", SL_N_SHARED, e));
@@ -133,28 +106,16 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
     return stretch_rope(p, e);
 }
 
-static const enum sl_num moe_late[] = {SL_N_EXPERT_USED, SL_N_NONE};
-
-static const struct sl_key_tmpl moe_keys[] = {
-    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_used_count", SL_KV_U32, SL_N_EXPERT_USED, 0},
-    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
-    {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR_LATE, 0},
-    {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_LATE, 0},
-    SL_END_KEYS,
-};
-
-static const char *const moe_classes[] = {"HunYuanMoEV1ForCausalLM", NULL};
-
 const struct sl_arch sl_arch_hunyuan_moe = {
     .name = "hunyuan-moe",
-    .classes = moe_classes,
-    .fields = sl_arch_plain_fields,
-    .more_fields = moe_fields,
-    .tensors = moe_tensors,
-    .late = moe_late,
-    .keys = moe_keys,
+    .classes = SL_CLASSES("HunYuanMoEV1ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields, moe_fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, moe_own, experts),
+    .keys = SL_KEYS(SL_N_SHARED_FF_KEY, SL_N_MOE_FF, SL_N_EXPERT_USED, SL_N_SHARED, SL_N_ROPE_FACTOR_LATE, SL_N_ROPE_ORIG_LATE),
+    .facts = SL_FACTS({"use_qk_norm", true, "norms on the heads of q and k"}, {"use_mixed_mlp_moe", true, "a shared expert"},
+                      {"norm_topk_prob", true, "weights of experts whose sum is 1"}, {"use_cla", false, "keys of its own in each layer"},
+                      {"use_mla", false, "plain heads"}, {"attention_bias", false, "no biases"}, {"mlp_bias", false, "no biases"},
+                      {"group_limited_greedy", false, "no groups of experts"}),
     .derive = derive_moe,
     .tokens = SL_TOKENS_HUNYUAN,
 };
@@ -162,33 +123,18 @@ const struct sl_arch sl_arch_hunyuan_moe = {
 /* ---- Hy3 ---- */
 
 static const struct sl_tensor_tmpl v3_own[] = {
-    {"blk.{i}.ffn_gate_inp.weight", MLP "router.gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.exp_probs_b", MLP "expert_bias", MOE | SL_W_CORR, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "final_layernorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_TENSOR("blk.{i}.ffn_gate_inp.weight", MLP "router.gate.weight", MOE, EXPERT, EMBD, BASE),
+    SL_TENSOR("blk.{i}.exp_probs_b", MLP "expert_bias", MOE | SL_W_CORR, NONE, EXPERT, F32),
+    SL_VECTOR("blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "final_layernorm.weight", NEXTN, EMBD),
     SL_END_TENSORS,
-};
-
-static const struct sl_tensor_tmpl *const v3_tensors[] = {
-    sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors, v3_own, experts,
-    sl_arch_nextn_tensors, NULL,
 };
 
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */
 static const struct sl_field v3_fields[] = {
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_EXPERT, "num_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_EXPERT, "num_local_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, SL_MAX_LAYER, 1},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_SHARED, "num_shared_experts", SL_FIELD_INT, false, 1, 1 << 10, 1},
-    {SL_N_EXPERT_NORM, "route_norm", SL_FIELD_BOOL, false, 0, 1, 1},
-    {SL_N_EXPERT_SCALE, "router_scaling_factor", SL_FIELD_FLOAT, false, -1e6, 1e6, 1},
-    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, NAN},
-    SL_END_FIELDS,
+    SL_NEED(EXPERT, "num_experts"), SL_MAY(EXPERT, "num_local_experts"), SL_NEED(EXPERT_USED, "num_experts_per_tok"),
+    SL_MAY(GROUP, "n_group"), SL_MAY(GROUP_USED, "topk_group"), SL_ELSE(DENSE, "first_k_dense_replace", 1),
+    SL_NEED(MOE_FF, "moe_intermediate_size"), SL_ELSE(SHARED, "num_shared_experts", 1), SL_ELSE(EXPERT_NORM, "route_norm", 1),
+    SL_ELSE(EXPERT_SCALE, "router_scaling_factor", 1), SL_MAY(NEXTN, "num_nextn_predict_layers"), SL_END_FIELDS,
 };
 
 /* Newer libraries list the layers; the dense ones are the first. */
@@ -216,15 +162,12 @@ static int count_dense(struct sl_params *p, struct sl_error *e)
 
 static int derive_v3(struct sl_params *p, struct sl_error *e)
 {
-    static const struct fact facts[] = {
-        {"qk_norm", true, true}, {"moe_router_use_sigmoid", true, true}, {"attention_bias", false, false}, {"mlp_bias", false, false},
-    };
     const char *name, *func = sl_arch_scoring(p, &name);
 
     SL_TRY(sl_arch_only(p, name, "sigmoid", false, e));
     sl_num_set(p, func ? SL_N_GATING : SL_N_GATING_LATE, 2);
-    SL_TRY(check_facts(p, facts, sizeof facts / sizeof *facts, e));
-    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_arch_whole_rope(p, e));
     SL_TRY(sl_arch_need_theta(p, e));
     SL_TRY(count_dense(p, e));
     SL_TRY(sl_arch_check_experts(p, e));
@@ -240,25 +183,15 @@ static int derive_v3(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static const struct sl_key_tmpl v3_keys[] = {
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
-    {"expert_gating_func", SL_KV_U32, SL_N_GATING_LATE, 0},
-    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
-    SL_END_KEYS,
-};
-
-static const char *const v3_classes[] = {"HYV3ForCausalLM", NULL};
-
 const struct sl_arch sl_arch_hy_v3 = {
     .name = "hy_v3",
-    .classes = v3_classes,
-    .fields = sl_arch_plain_fields,
-    .more_fields = v3_fields,
-    .tensors = v3_tensors,
-    .keys = v3_keys,
+    .classes = SL_CLASSES("HYV3ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields, v3_fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors, v3_own, experts,
+                          sl_arch_nextn_tensors),
+    .keys = SL_KEYS(SL_N_MOE_FF, SL_N_SHARED_FF_KEY, SL_N_EXPERT_NORM, SL_N_EXPERT_SCALE, SL_N_GATING_LATE, SL_N_NEXTN),
+    .facts = SL_FACTS({"qk_norm", true, "norms on the heads of q and k"}, {"moe_router_use_sigmoid", true, "routing by sigmoid"},
+                      {"attention_bias", false, "no biases"}, {"mlp_bias", false, "no biases"}),
     .derive = derive_v3,
     .tokens = SL_TOKENS_HY3,
     .output_if_there = true,

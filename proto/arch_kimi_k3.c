@@ -19,112 +19,53 @@
 
 static const struct sl_tensor_tmpl residuals[] = {
     {"output_res_score.weight", "model.output_attn_res_{f}.weight", 0, SL_N_NONE, SL_N_EMBD, SL_PRODUCT, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_res_score.weight", OF_LAYER "self_attention_res_{f}.weight", L, SL_N_NONE, SL_N_EMBD, SL_PRODUCT,
-     SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_res_score.weight", OF_LAYER "self_attention_res_{f}.weight", L, SL_N_NONE, SL_N_EMBD, SL_PRODUCT, SL_SHIP_BASE, 0},
     {"blk.{i}.ffn_res_score.weight", OF_LAYER "mlp_res_{f}.weight", L, SL_N_NONE, SL_N_EMBD, SL_PRODUCT, SL_SHIP_BASE, 0},
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl delta_attention[] = {
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_conv1d_q.weight", ATTN "q_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_conv1d_k.weight", ATTN "k_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_conv1d_v.weight", ATTN "v_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_f_a.weight", ATTN "f_a_proj.weight", KDA, SL_N_LINEAR_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_f_b.weight", ATTN "f_b_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_LINEAR_DIM, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_beta.weight", ATTN "b_proj.weight", KDA, SL_N_HEAD, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    SL_MATRIX("blk.{i}.attn_q.weight", ATTN "q_proj.weight", KDA, LINEAR_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_k.weight", ATTN "k_proj.weight", KDA, LINEAR_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_v.weight", ATTN "v_proj.weight", KDA, LINEAR_ROWS, EMBD),
+    SL_TENSOR("blk.{i}.ssm_conv1d_q.weight", ATTN "q_conv1d.weight", KDA, LINEAR_ROWS, CONV, BASE),
+    SL_TENSOR("blk.{i}.ssm_conv1d_k.weight", ATTN "k_conv1d.weight", KDA, LINEAR_ROWS, CONV, BASE),
+    SL_TENSOR("blk.{i}.ssm_conv1d_v.weight", ATTN "v_conv1d.weight", KDA, LINEAR_ROWS, CONV, BASE),
+    SL_MATRIX("blk.{i}.ssm_f_a.weight", ATTN "f_a_proj.weight", KDA, LINEAR_DIM, EMBD),
+    SL_MATRIX("blk.{i}.ssm_f_b.weight", ATTN "f_b_proj.weight", KDA, LINEAR_ROWS, LINEAR_DIM),
+    SL_MATRIX("blk.{i}.ssm_beta.weight", ATTN "b_proj.weight", KDA, HEAD, EMBD),
     {"blk.{i}.ssm_a", ATTN "A_log", KDA, SL_N_NONE, SL_N_HEAD, SL_FIRST, SL_SHIP_F32, 0},
-    {"blk.{i}.ssm_dt.bias", ATTN "dt_bias", KDA, SL_N_NONE, SL_N_LINEAR_ROWS, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ssm_g.weight", ATTN "g_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_norm.weight", ATTN "o_norm.weight", KDA, SL_N_NONE, SL_N_LINEAR_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", KDA, SL_N_EMBD, SL_N_LINEAR_ROWS, 0, SL_SHIP_LINEAR, 0},
+    SL_TENSOR("blk.{i}.ssm_dt.bias", ATTN "dt_bias", KDA, NONE, LINEAR_ROWS, F32),
+    SL_MATRIX("blk.{i}.ssm_g.weight", ATTN "g_proj.weight", KDA, LINEAR_ROWS, EMBD),
+    SL_VECTOR("blk.{i}.ssm_norm.weight", ATTN "o_norm.weight", KDA, LINEAR_DIM),
+    SL_MATRIX("blk.{i}.attn_output.weight", ATTN "o_proj.weight", KDA, EMBD, LINEAR_ROWS),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl experts[] = {
-    {"blk.{i}.ffn_gate_inp.weight", FFN "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.exp_probs_b.bias", FFN "gate.e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_routed_down.weight", FFN "routed_expert_down_proj.weight", LATENT, SL_N_LATENT, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_routed_up.weight", FFN "routed_expert_up_proj.weight", LATENT, SL_N_EMBD, SL_N_LATENT, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_routed_norm.weight", FFN "routed_expert_norm.weight", LATENT | SL_W_LATENT_NORM, SL_N_NONE, SL_N_LATENT, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", MOE, SL_N_MOE_FF, SL_N_LATENT, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", MOE, SL_N_MOE_FF, SL_N_LATENT, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", MOE, SL_N_LATENT, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE | SL_W_SHARED, SL_N_SHARED_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE | SL_W_SHARED, SL_N_SHARED_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE | SL_W_SHARED, SL_N_EMBD, SL_N_SHARED_FF, 0,
-     SL_SHIP_LINEAR, 0},
+    SL_TENSOR("blk.{i}.ffn_gate_inp.weight", FFN "gate.weight", MOE, EXPERT, EMBD, BASE),
+    SL_TENSOR("blk.{i}.exp_probs_b.bias", FFN "gate.e_score_correction_bias", MOE, NONE, EXPERT, F32),
+    SL_TENSOR("blk.{i}.ffn_routed_down.weight", FFN "routed_expert_down_proj.weight", LATENT, LATENT, EMBD, BASE),
+    SL_TENSOR("blk.{i}.ffn_routed_up.weight", FFN "routed_expert_up_proj.weight", LATENT, EMBD, LATENT, BASE),
+    SL_VECTOR("blk.{i}.ffn_routed_norm.weight", FFN "routed_expert_norm.weight", LATENT | SL_W_LATENT_NORM, LATENT),
+    SL_MATRIX("blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", MOE, MOE_FF, LATENT),
+    SL_MATRIX("blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", MOE, MOE_FF, LATENT),
+    SL_MATRIX("blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", MOE, LATENT, MOE_FF),
+    SL_GATED("_shexp", SHARED, MOE | SL_W_SHARED, SHARED_FF, EMBD, LINEAR),
     SL_END_TENSORS,
-};
-
-static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, sl_arch_norm_tensors, residuals, delta_attention, sl_arch_latent_attention_tensors,
-    sl_arch_dense_tensors, experts, NULL,
-};
-
-static const struct sl_key_tmpl keys[] = {
-    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN, 0},
-    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN, 0},
-    {"vocab_size", SL_KV_U32, SL_N_VOCAB, 0},
-    {"ssm.conv_kernel", SL_KV_U32, SL_N_CONV, 0},
-    {"kda.head_dim", SL_KV_U32, SL_N_LINEAR_DIM, 0},
-    {"kda.gate_lower_bound", SL_KV_F32, SL_N_KDA_BOUND, 0},
-    {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA, 0},
-    {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA, 0},
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
-    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN_LATE, 0},
-    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN_LATE, 0},
-    {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA, 0},
-    {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA, 0},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
-    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
-    {"expert_latent_length", SL_KV_U32, SL_N_LATENT_KEY, 0},
-    {"activation.situ_beta", SL_KV_F32, SL_N_SITU_BETA, 0},
-    {"activation.situ_linear_beta", SL_KV_F32, SL_N_SITU_LINEAR_BETA, 0},
-    {"attn_res.block_size", SL_KV_U32, SL_N_RES_BLOCK, 0},
-    SL_END_KEYS,
 };
 
 /* Of two names of a number the later one counts. */
 static const struct sl_field fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
-    {SL_N_CTX, "model_max_length", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV_SRC, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_EXPERT, "num_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_EXPERT_USED, "num_experts_per_token", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, true, 0, SL_MAX_LAYER, 0},
-    {SL_N_Q_LORA, "q_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, NAN},
-    {SL_N_KV_LORA, "kv_lora_rank", SL_FIELD_INT, true, 1, 1 << 20, 0},
-    {SL_N_NOPE, "qk_nope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_ROPE_DIM, "qk_rope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_V_DIM, "v_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_SHARED, "num_shared_experts", SL_FIELD_INT, true, 0, 1 << 10, 0},
-    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
-    {SL_N_EXPERT_NORM, "moe_renormalize", SL_FIELD_BOOL, true, 0, 1, 0},
-    {SL_N_LATENT_KEY, "routed_expert_hidden_size", SL_FIELD_INT, false, 1, 1 << 22, NAN},
-    {SL_N_SITU_BETA, "activation_situ_beta", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
-    {SL_N_SITU_LINEAR_BETA, "activation_situ_linear_beta", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
-    {SL_N_RES_BLOCK, "attn_res_block_size", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    SL_END_FIELDS,
+    SL_MAY(CTX, "model_max_length"), SL_MAY(CTX, "max_position_embeddings"), SL_NEED(FF, "intermediate_size"),
+    SL_NEED(HEAD_KV_SRC, "num_key_value_heads"), SL_NEED(RMS_EPS, "rms_norm_eps"), SL_NEED(EXPERT, "num_experts"),
+    SL_MAY(EXPERT_USED, "num_experts_per_token"), SL_MAY(EXPERT_USED, "num_experts_per_tok"), SL_MAY(GROUP, "n_group"),
+    SL_MAY(GROUP_USED, "topk_group"), SL_NEED(DENSE, "first_k_dense_replace"), SL_MAY(Q_LORA, "q_lora_rank"),
+    SL_NEED(KV_LORA, "kv_lora_rank"), SL_NEED(NOPE, "qk_nope_head_dim"), SL_NEED(ROPE_DIM, "qk_rope_head_dim"),
+    SL_NEED(V_DIM, "v_head_dim"), SL_NEED(MOE_FF, "moe_intermediate_size"),
+    SL_FIELD(SHARED, "num_shared_experts", true, false, NAN, 0, 1 << 10), SL_NEED(EXPERT_SCALE, "routed_scaling_factor"),
+    SL_NEED(EXPERT_NORM, "moe_renormalize"), SL_MAY(LATENT_KEY, "routed_expert_hidden_size"), SL_NEED(SITU_BETA, "activation_situ_beta"),
+    SL_NEED(SITU_LINEAR_BETA, "activation_situ_linear_beta"), SL_NEED(RES_BLOCK, "attn_res_block_size"), SL_END_FIELDS,
 };
 
 /* ---- what config.json says of delta attention ---- */
@@ -175,6 +116,7 @@ static int read_linear(struct sl_params *p, struct sl_error *e)
     SL_TRY(read_layers(p, linear, e));
     SL_TRY(read_size(p, linear, "short_conv_kernel_size", SL_N_CONV, 1 << 10, e));
     SL_TRY(read_size(p, linear, "head_dim", SL_N_LINEAR_DIM, 1 << 16, e));
+    sl_num_set(p, SL_N_KDA_DIM, p->num[SL_N_LINEAR_DIM].u);
     SL_TRY(sl_config_float(linear, "linear_attn_config.", "gate_lower_bound", &bound, e));
     if (!isnan(bound))
         sl_num_set_f(p, SL_N_KDA_BOUND, bound);
@@ -231,14 +173,16 @@ static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, s
     a->convolution = strstr(t->out, ".ssm_conv1d_") != NULL;
 }
 
-static const char *const classes[] = {"KimiK3ForConditionalGeneration", NULL};
-
 const struct sl_arch sl_arch_kimi_k3 = {
     .name = "kimi-k3",
-    .classes = classes,
-    .fields = fields,
-    .tensors = tensors,
-    .keys = keys,
+    .classes = SL_CLASSES("KimiK3ForConditionalGeneration"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, sl_arch_norm_tensors, residuals, delta_attention, sl_arch_latent_attention_tensors,
+                          sl_arch_dense_tensors, experts),
+    .keys = SL_KEYS(SL_N_KEY_LEN, SL_N_VALUE_LEN, SL_N_VOCAB, SL_N_CONV, SL_N_KDA_DIM, SL_N_KDA_BOUND, SL_N_Q_LORA, SL_N_KV_LORA,
+                    SL_N_ROPE_DIM, SL_N_KEY_LEN_LATE, SL_N_VALUE_LEN_LATE, SL_N_KEY_LEN_MLA, SL_N_VALUE_LEN_MLA, SL_N_MOE_FF,
+                    SL_N_SHARED, SL_N_DENSE, SL_N_EXPERT_SCALE, SL_N_EXPERT_NORM, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA,
+                    SL_N_RES_BLOCK),
     .derive = derive,
     .arrange = arrange,
     .mla_only = true,

@@ -16,36 +16,19 @@ static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, SL_PERMUTE, SL_SHIP_LINEAR, SL_N_HEAD},
     {"blk.{i}.attn_q.bias", ATTN "q_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_Q_ROWS, SL_PERMUTE, SL_SHIP_BASE, SL_N_HEAD},
     {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, SL_PERMUTE, SL_SHIP_LINEAR, SL_N_HEAD_KV},
-    {"blk.{i}.attn_k.bias", ATTN "k_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, SL_PERMUTE,
-     SL_SHIP_BASE, SL_N_HEAD_KV},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.bias", ATTN "v_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_output.bias", ATTN "o_proj.bias", L | SL_W_OBIAS, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE,
-     SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate.bias", MLP "gate_proj.bias", L | SL_W_FBIAS, SL_N_NONE, SL_N_FF, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.bias", MLP "up_proj.bias", L | SL_W_FBIAS, SL_N_NONE, SL_N_FF, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.bias", MLP "down_proj.bias", L | SL_W_FBIAS, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_k.bias", ATTN "k_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, SL_PERMUTE, SL_SHIP_BASE, SL_N_HEAD_KV},
+    SL_MATRIX("blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, KV_ROWS, EMBD),
+    SL_VECTOR("blk.{i}.attn_v.bias", ATTN "v_proj.bias", L | SL_W_BIAS, KV_ROWS),
+    SL_MATRIX("blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, EMBD, Q_ROWS),
+    SL_VECTOR("blk.{i}.attn_output.bias", ATTN "o_proj.bias", L | SL_W_OBIAS, EMBD),
+    SL_VECTOR("blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, EMBD),
+    SL_MATRIX("blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L, FF, EMBD),
+    SL_VECTOR("blk.{i}.ffn_gate.bias", MLP "gate_proj.bias", L | SL_W_FBIAS, FF),
+    SL_MATRIX("blk.{i}.ffn_up.weight", MLP "up_proj.weight", L, FF, EMBD),
+    SL_VECTOR("blk.{i}.ffn_up.bias", MLP "up_proj.bias", L | SL_W_FBIAS, FF),
+    SL_MATRIX("blk.{i}.ffn_down.weight", MLP "down_proj.weight", L, EMBD, FF),
+    SL_VECTOR("blk.{i}.ffn_down.bias", MLP "down_proj.bias", L | SL_W_FBIAS, EMBD),
     SL_END_TENSORS,
-};
-
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, NULL};
-
-const struct sl_field sl_arch_plain_fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-6},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    SL_END_FIELDS,
 };
 
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e)
@@ -131,10 +114,10 @@ int sl_arch_llama3_freqs(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
+static const struct sl_field context[] = {SL_ELSE(CTX, "max_position_embeddings", 2048), SL_END_FIELDS}; /* the class's own */
+
 static int derive(struct sl_params *p, struct sl_error *e)
 {
-    if (!p->num[SL_N_CTX].have)
-        sl_num_set(p, SL_N_CTX, 2048); /* the configuration class's own */
     SL_TRY(sl_arch_plain_attention(p, e));
     if (p->num[SL_N_HEAD_DIM].u % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: heads have %u rows; an even number is needed",
@@ -142,7 +125,6 @@ static int derive(struct sl_params *p, struct sl_error *e)
     /* The converter's config class always has a head_dim. */
     sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
     sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);
-    sl_num_set(p, SL_N_VOCAB_KEY, p->num[SL_N_VOCAB].u);
     sl_num_set(p, SL_N_ROPE_DIM, p->num[SL_N_HEAD_DIM].u);
     if (sl_config_bool(p->config, "attention_bias", false))
         p->when |= SL_W_BIAS | SL_W_OBIAS;
@@ -151,13 +133,12 @@ static int derive(struct sl_params *p, struct sl_error *e)
     return sl_arch_llama3_freqs(p, e);
 }
 
-static const char *const classes[] = {"LlamaForCausalLM", NULL};
-
 const struct sl_arch sl_arch_llama = {
     .name = "llama",
-    .classes = classes,
-    .fields = sl_arch_plain_fields,
-    .tensors = tensors,
+    .classes = SL_CLASSES("LlamaForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_plain_fields, context),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, own),
+    .keys = SL_KEYS(SL_N_VOCAB, SL_N_ROPE_DIM),
     .derive = derive,
     .output_if_there = true,
     .sentencepiece = true,

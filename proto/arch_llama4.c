@@ -17,57 +17,29 @@
 
 static const struct sl_tensor_tmpl own[] = {
     {"rope_freqs.weight", NULL, SL_W_FREQS, SL_N_NONE, SL_N_HALF_ROPE, SL_INLINE, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate.weight", FF "gate_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", FF "up_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", FF "down_proj.weight", DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_inp.weight", FF "router.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_exps.weight", FF "experts.{e}.gate_proj.weight", APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", FF "experts.{e}.up_proj.weight", APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", FF "experts.{e}.down_proj.weight", APART, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_exps.weight", FF "experts.gate_up_proj", FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", FF "experts.gate_up_proj", FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", FF "experts.down_proj", FUSED, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    SL_GATED("", FF, DENSE, FF, EMBD, LINEAR),
+    SL_TENSOR("blk.{i}.ffn_gate_inp.weight", FF "router.weight", MOE, EXPERT, EMBD, BASE),
+    SL_GATED("_exps", FF "experts.{e}.", APART, MOE_FF, EMBD, LINEAR),
+    SL_MATRIX("blk.{i}.ffn_gate_exps.weight", FF "experts.gate_up_proj", FUSED, MOE_FF, EMBD),
+    SL_MATRIX("blk.{i}.ffn_up_exps.weight", FF "experts.gate_up_proj", FUSED, MOE_FF, EMBD),
+    SL_MATRIX("blk.{i}.ffn_down_exps.weight", FF "experts.down_proj", FUSED, EMBD, MOE_FF),
+    SL_GATED("_shexp", SHARED, MOE, MOE_FF, EMBD, LINEAR),
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, own, NULL};
-
+/* What the configuration class takes for an entry that is not there; of null heads and rows of them, what others make of these. */
 static const struct sl_field fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size_mlp", SL_FIELD_INT, false, 1, 1 << 24, NAN},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-5},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_EXPERT, "num_local_experts", SL_FIELD_INT, false, 0, 1 << 14, NAN},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_MOE_FF, "intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_MOE_STEP, "interleave_moe_layer_step", SL_FIELD_INT, false, 0, SL_MAX_LAYER, NAN},
-    SL_END_FIELDS,
+    SL_CLASS_NEED(CTX, "max_position_embeddings", 131072), SL_CLASS_NEED(FF, "intermediate_size_mlp", 16384),
+    SL_CLASS_NEED(MOE_FF, "intermediate_size", 8192), SL_CLASS(HEAD_KV, "num_key_value_heads", 8), SL_CLASS(HEAD_DIM, "head_dim", 128),
+    SL_ELSE(RMS_EPS, "rms_norm_eps", 1e-5), SL_CLASS_NEED(EXPERT, "num_local_experts", 16),
+    SL_CLASS_NEED(EXPERT_USED, "num_experts_per_tok", 1), SL_CLASS_NEED(MOE_STEP, "interleave_moe_layer_step", 1),
+    SL_MAY(GROUP, "n_group"), SL_MAY(GROUP_USED, "topk_group"), SL_END_FIELDS,
 };
 
-/* What the configuration class takes for an entry that is not there. */
-static int take_defaults(struct sl_params *p, struct sl_error *e)
+static int derive_theta(struct sl_params *p, struct sl_error *e)
 {
-    static const struct { enum sl_num num; uint64_t v; } class[] = {
-        {SL_N_CTX, 131072}, {SL_N_FF, 16384}, {SL_N_MOE_FF, 8192}, {SL_N_HEAD_KV, 8}, {SL_N_HEAD_DIM, 128},
-        {SL_N_EXPERT, 16}, {SL_N_EXPERT_USED, 1}, {SL_N_MOE_STEP, 1},
-    };
     double theta = NAN;
 
-    for (size_t i = 0; i < sizeof class / sizeof *class; i++) {
-        sl_field_default(p, class[i].num, (double)class[i].v);
-        if (class[i].num != SL_N_HEAD_KV && class[i].num != SL_N_HEAD_DIM) /* null means what others make of them */
-            SL_TRY(sl_arch_need(p, class[i].num, e));
-    }
     SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
     if (isnan(theta) && !cJSON_GetObjectItemCaseSensitive(p->config, "rope_theta"))
         sl_num_set_f(p, SL_N_ROPE_THETA, 500000);
@@ -148,7 +120,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
     const cJSON *quantization = cJSON_GetObjectItemCaseSensitive(p->config, "quantization_config");
     const char *name, *func = sl_arch_scoring(p, &name);
 
-    SL_TRY(take_defaults(p, e));
+    SL_TRY(derive_theta(p, e));
     SL_TRY(check_constants(p, e));
     SL_TRY(check_layers(p, e));
     SL_TRY(check_experts(p, e));
@@ -160,28 +132,17 @@ static int derive(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "config.json: heads have %u rows; an even number is needed", (unsigned)p->num[SL_N_HEAD_DIM].u);
     sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
     sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);
-    sl_num_set(p, SL_N_VOCAB_KEY, p->num[SL_N_VOCAB].u);
     sl_num_set(p, SL_N_ROPE_DIM, p->num[SL_N_HEAD_DIM].u);
     p->joined = !cJSON_IsObject(quantization) || !quantization->child;
     return sl_arch_llama3_freqs(p, e);
 }
 
-static const struct sl_key_tmpl keys[] = {
-    {"vocab_size", SL_KV_U32, SL_N_VOCAB_KEY, 0},
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
-    {"interleave_moe_layer_step", SL_KV_U32, SL_N_MOE_STEP, 0},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    SL_END_KEYS,
-};
-
-static const char *const classes[] = {"Llama4ForConditionalGeneration", "Llama4ForCausalLM", NULL};
-
 const struct sl_arch sl_arch_llama4 = {
     .name = "llama4",
-    .classes = classes,
-    .fields = fields,
-    .tensors = tensors,
-    .keys = keys,
+    .classes = SL_CLASSES("Llama4ForConditionalGeneration", "Llama4ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, own),
+    .keys = SL_KEYS(SL_N_VOCAB, SL_N_ROPE_DIM, SL_N_MOE_STEP, SL_N_MOE_FF),
     .derive = derive,
     .arrange = sl_arch_transposed_experts,
     .tokens = SL_TOKENS_LLAMA4,

@@ -17,50 +17,32 @@
 #define ATTN OF_LAYER "self_attn."
 
 static const struct sl_tensor_tmpl attention[] = {
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L | SL_W_APART, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL | SL_W_APART, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", WINDOW | SL_W_APART, SL_N_K_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL | SL_W_APART, SL_N_V_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", WINDOW | SL_W_APART, SL_N_V_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_qkv.weight", ATTN "qkv_proj.weight", FULL | SL_W_FUSED, SL_N_QKV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_qkv.weight", ATTN "qkv_proj.weight", WINDOW | SL_W_FUSED, SL_N_QKV_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_O_COLS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_sinks.weight", ATTN "attention_sink_bias", L | SL_W_SINKS, SL_N_NONE, SL_N_HEAD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_norm.weight", OF_LAYER "post_attention_layernorm.weight", L | SL_W_TRUNK, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_MATRIX("blk.{i}.attn_q.weight", ATTN "q_proj.weight", L | SL_W_APART, Q_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL | SL_W_APART, KV_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_k.weight", ATTN "k_proj.weight", WINDOW | SL_W_APART, K_ROWS_WINDOW, EMBD),
+    SL_MATRIX("blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL | SL_W_APART, V_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_v.weight", ATTN "v_proj.weight", WINDOW | SL_W_APART, V_ROWS_WINDOW, EMBD),
+    SL_MATRIX("blk.{i}.attn_qkv.weight", ATTN "qkv_proj.weight", FULL | SL_W_FUSED, QKV_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_qkv.weight", ATTN "qkv_proj.weight", WINDOW | SL_W_FUSED, QKV_ROWS_WINDOW, EMBD),
+    SL_TENSOR("blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, EMBD, O_COLS, BASE),
+    SL_VECTOR("blk.{i}.attn_sinks.weight", ATTN "attention_sink_bias", L | SL_W_SINKS, HEAD),
+    SL_VECTOR("blk.{i}.ffn_norm.weight", OF_LAYER "post_attention_layernorm.weight", L | SL_W_TRUNK, EMBD),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl nextn[] = {
-    {"blk.{i}.ffn_norm.weight", OF_LAYER "pre_mlp_layernorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.layer_output_norm.weight", OF_LAYER "final_layernorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_VECTOR("blk.{i}.ffn_norm.weight", OF_LAYER "pre_mlp_layernorm.weight", NEXTN, EMBD),
+    SL_VECTOR("blk.{i}.layer_output_norm.weight", OF_LAYER "final_layernorm.weight", NEXTN, EMBD),
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, attention, sl_arch_dense_tensors, sl_arch_expert_tensors, nextn, sl_arch_nextn_tensors, NULL,
-};
-
 static const struct sl_field fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER - MTP_LAYERS, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV_WINDOW, "swa_num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_V_DIM, "v_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_WINDOW, "sliding_window", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_EXPERT, "n_routed_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_RMS_EPS_LATE, "layernorm_epsilon", SL_FIELD_FLOAT, false, 0, 1, 1e-5},
-    {SL_N_VALUE_SCALE, "attention_value_scale", SL_FIELD_FLOAT, false, 1e-6, 1e6, NAN},
-    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, MTP_LAYERS, MTP_LAYERS},
-    SL_END_FIELDS,
+    SL_NEED(CTX, "max_position_embeddings"), SL_NEED(FF, "intermediate_size"), SL_NEED(HEAD_KV, "num_key_value_heads"),
+    SL_NEED(HEAD_KV_WINDOW, "swa_num_key_value_heads"), SL_NEED(HEAD_DIM, "head_dim"), SL_NEED(V_DIM, "v_head_dim"),
+    SL_NEED(WINDOW, "sliding_window"), SL_NEED(EXPERT, "n_routed_experts"), SL_NEED(EXPERT_USED, "num_experts_per_tok"),
+    SL_NEED(MOE_FF, "moe_intermediate_size"), SL_MAY(GROUP, "n_group"), SL_MAY(GROUP_USED, "topk_group"),
+    SL_ELSE(RMS_EPS_LATE, "layernorm_epsilon", 1e-5), SL_MAY(VALUE_SCALE, "attention_value_scale"),
+    SL_ELSE(NEXTN, "num_nextn_predict_layers", MTP_LAYERS), SL_END_FIELDS,
 };
 
 /* ---- where queries, keys and values lie ---- */
@@ -129,7 +111,7 @@ static int check_same(const struct sl_params *p, const char *name, const char *o
 static int derive_layers(struct sl_params *p, struct sl_error *e)
 {
     bool full = sl_config_bool(p->config, "add_full_attention_sink_bias", false), near = sl_config_bool(p->config, "add_swa_attention_sink_bias", false);
-    uint64_t n = p->num[SL_N_LAYER].u, dense = 0;
+    uint64_t n = p->num[SL_N_LAYER].u, all = n + p->num[SL_N_NEXTN].u, dense = 0;
     bool any = false;
 
     SL_TRY(sl_arch_layer_list(p, "hybrid_layer_pattern", SL_LAYER_WINDOW, 1, e));
@@ -142,9 +124,9 @@ static int derive_layers(struct sl_params *p, struct sl_error *e)
     while (dense < n && (p->kinds[dense] & SL_LAYER_DENSE))
         dense++;
     sl_num_set(p, SL_N_DENSE, dense);
-    for (uint64_t i = n; i < n + MTP_LAYERS; i++)
+    for (uint64_t i = n; i < all; i++)
         p->kinds[i] = SL_LAYER_WINDOW | SL_LAYER_DENSE;
-    for (uint64_t i = 0; i < n + MTP_LAYERS; i++)
+    for (uint64_t i = 0; i < all; i++)
         if (p->kinds[i] & SL_LAYER_WINDOW ? near : full)
             p->kinds[i] |= SL_LAYER_SINKS;
     p->has_kinds = true;
@@ -161,11 +143,9 @@ static int check_routing(struct sl_params *p, struct sl_error *e)
     SL_TRY(sl_arch_only(p, "scoring_func", "sigmoid", false, e));
     SL_TRY(sl_config_float(p->config, "", "routed_scaling_factor", &scale, e));
     SL_TRY(sl_config_float(p->config, "", "n_shared_experts", &shared, e));
-    if (scale != 1 || shared != 0 || !sl_config_bool(p->config, "norm_topk_prob", true))
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is %s, and llama.cpp's %s has %s",
-                       scale != 1 ? "routed_scaling_factor" : shared != 0 ? "n_shared_experts" : "norm_topk_prob",
-                       scale != 1 ? "not 1" : shared != 0 ? "not 0" : "false", p->arch->name,
-                       scale != 1 ? "1" : shared != 0 ? "none" : "weights of experts whose sum is 1");
+    if (scale != 1 || shared != 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is not %s, and llama.cpp's %s has %s", scale != 1 ? "routed_scaling_factor" : "n_shared_experts",
+                       scale != 1 ? "1" : "0", p->arch->name, scale != 1 ? "1" : "none");
     if (func)
         SL_TRY(sl_arch_gating(p, "scoring_func", func, e));
     p->when |= SL_W_CORR;
@@ -246,9 +226,6 @@ static int derive(struct sl_params *p, struct sl_error *e)
     SL_TRY(read_store(p, e));
     for (size_t i = 0; i < sizeof same / sizeof *same; i++)
         SL_TRY(check_same(p, same[i][0], same[i][1], e));
-    if (p->tied || sl_config_bool(p->config, "attention_bias", false))
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is true, which llama.cpp's %s cannot have",
-                       p->tied ? "tie_word_embeddings" : "attention_bias", p->arch->name);
     if (n[SL_N_HEAD].u % n[SL_N_HEAD_KV].u || n[SL_N_HEAD].u % n[SL_N_HEAD_KV_WINDOW].u)
         return sl_fail(e, SL_ESOURCE, "config.json: %u heads cannot be divided among %u \"num_key_value_heads\" and %u \"swa_num_key_value_heads\"",
                        (unsigned)n[SL_N_HEAD].u, (unsigned)n[SL_N_HEAD_KV].u, (unsigned)n[SL_N_HEAD_KV_WINDOW].u);
@@ -266,28 +243,19 @@ static int derive(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"num_nextn_predict_layers\" is %u; supported for %s: %d, or --no-mtp", (unsigned)n[SL_N_NEXTN].u,
                        p->hf_class, MTP_LAYERS);
     sl_arch_keep_mtp(p);
+    sl_num_set(p, SL_N_WINDOW_INTS, n[SL_N_LAYER].u);
     return 0;
 }
-
-static const struct sl_key_tmpl keys[] = {
-    {"attention.sliding_window", SL_KV_U32, SL_N_WINDOW, 0},
-    {"attention.sliding_window_pattern", SL_KV_I32, SL_N_WINDOW, SL_KEY_WINDOWS},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
-    {"attention.layer_norm_rms_epsilon", SL_KV_F32, SL_N_RMS_EPS_LATE, 0},
-    {"attention.value_scale", SL_KV_F32, SL_N_VALUE_SCALE, 0},
-    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
-    SL_END_KEYS,
-};
 
 static const char *const classes[] = {"MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM", NULL};
 
 const struct sl_arch sl_arch_mimo2 = {
     .name = "mimo2",
     .classes = classes,
-    .fields = fields,
-    .tensors = tensors,
-    .keys = keys,
+    .fields = SL_FIELDS(sl_arch_model_fields, fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, attention, sl_arch_dense_tensors, sl_arch_expert_tensors, nextn, sl_arch_nextn_tensors),
+    .keys = SL_KEYS(SL_N_WINDOW, SL_N_WINDOW_INTS, SL_N_MOE_FF, SL_N_ROPE_DIM, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE, SL_N_NEXTN),
+    .facts = SL_FACTS(SL_OWN_HEAD, {"attention_bias", false, "no biases"}, {"norm_topk_prob", true, "weights of experts whose sum is 1"}),
     .derive = derive,
     .arrange = arrange,
     .drops = drops,

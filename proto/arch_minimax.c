@@ -9,7 +9,6 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
-#include <string.h>
 
 #define L SL_W_LAYER
 #define MOE (SL_W_LAYER | SL_W_MOE)
@@ -19,61 +18,42 @@
 #define SHARED "model.layers.{i}.block_sparse_moe.shared_experts."
 
 static const struct sl_tensor_tmpl own[] = {
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L, SL_N_NONE, SL_N_Q_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
+    SL_MATRIX("blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, Q_ROWS, EMBD),
+    SL_VECTOR("blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L, Q_ROWS),
+    SL_MATRIX("blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, KV_ROWS, EMBD),
+    SL_VECTOR("blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L, KV_ROWS),
+    SL_MATRIX("blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, KV_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, EMBD, Q_ROWS),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl experts[] = {
-    {"blk.{i}.ffn_gate_inp.weight", SPARSE "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.exp_probs_b.bias", SPARSE "e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    SL_TENSOR("blk.{i}.ffn_gate_inp.weight", SPARSE "gate.weight", MOE, EXPERT, EMBD, F32),
+    SL_TENSOR("blk.{i}.exp_probs_b.bias", SPARSE "e_score_correction_bias", MOE, NONE, EXPERT, F32),
+    SL_MATRIX("blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", MOE, MOE_FF, EMBD),
+    SL_MATRIX("blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", MOE, EMBD, MOE_FF),
+    SL_MATRIX("blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", MOE, MOE_FF, EMBD),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl indexer[] = {
-    {"blk.{i}.indexer.q_proj.weight", ATTN "index_q_proj.weight", MOE, SL_N_INDEX_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.indexer.k_proj.weight", ATTN "index_k_proj.weight", MOE, SL_N_INDEX_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.indexer.q_norm.weight", ATTN "index_q_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.indexer.k_norm.weight", ATTN "index_k_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
+    SL_MATRIX("blk.{i}.indexer.q_proj.weight", ATTN "index_q_proj.weight", MOE, INDEX_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.indexer.k_proj.weight", ATTN "index_k_proj.weight", MOE, INDEX_DIM, EMBD),
+    SL_VECTOR("blk.{i}.indexer.q_norm.weight", ATTN "index_q_norm.weight", MOE, INDEX_DIM),
+    SL_VECTOR("blk.{i}.indexer.k_norm.weight", ATTN "index_k_norm.weight", MOE, INDEX_DIM),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl shared_expert[] = {
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
+    SL_GATED("_shexp", SHARED, MOE, SHARED_FF, EMBD, LINEAR),
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, sl_arch_norm_tensors, experts, NULL};
-static const struct sl_tensor_tmpl *const m3_tensors[] = {
-    sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, indexer, sl_arch_dense_tensors, shared_expert,
-    experts, NULL,
-};
-
 static const struct sl_field fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_MOE_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_ROPE_DIM, "rotary_dim", SL_FIELD_INT, true, 2, 1 << 16, 0},
-    {SL_N_EXPERT, "num_local_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    SL_END_FIELDS,
+    SL_NEED(CTX, "max_position_embeddings"), SL_NEED(MOE_FF, "intermediate_size"), SL_NEED(HEAD_KV, "num_key_value_heads"),
+    SL_NEED(RMS_EPS, "rms_norm_eps"), SL_NEED(HEAD_DIM, "head_dim"), SL_NEED(ROPE_DIM, "rotary_dim"),
+    SL_NEED(EXPERT, "num_local_experts"), SL_NEED(EXPERT_USED, "num_experts_per_tok"), SL_MAY(GROUP, "n_group"),
+    SL_MAY(GROUP_USED, "topk_group"), SL_END_FIELDS,
 };
 
 static int derive_both(struct sl_params *p, struct sl_error *e)
@@ -87,7 +67,6 @@ static int derive_both(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "config.json: \"rotary_dim\" is %u; expected an even number of the %u of \"head_dim\"",
                        rotary, dim);
     SL_TRY(sl_arch_check_experts(p, e));
-    SL_TRY(sl_arch_own_head(p, e));
     SL_TRY(sl_arch_no_llama3(p, e));
     SL_TRY(sl_arch_gating(p, "scoring_func", func ? func : "sigmoid", e)); /* without it llama.cpp does not run the model at all */
     return sl_arch_plain_attention(p, e);
@@ -99,13 +78,13 @@ static int derive(struct sl_params *p, struct sl_error *e)
     return derive_both(p, e);
 }
 
-static const char *const classes[] = {"MiniMaxM2ForCausalLM", NULL};
-
 const struct sl_arch sl_arch_minimax_m2 = {
     .name = "minimax-m2",
-    .classes = classes,
-    .fields = fields,
-    .tensors = tensors,
+    .classes = SL_CLASSES("MiniMaxM2ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields),
+    .keys = SL_KEYS(SL_N_MOE_FF, SL_N_ROPE_DIM),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, own, sl_arch_norm_tensors, experts),
+    .facts = SL_FACTS(SL_OWN_HEAD),
     .derive = derive,
     .tokens = SL_TOKENS_MINIMAX,
 };
@@ -113,20 +92,14 @@ const struct sl_arch sl_arch_minimax_m2 = {
 /* ---- MiniMax-M3 ---- */
 
 static const struct sl_field m3_fields[] = {
-    {SL_N_FF, "dense_intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
-    {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, true, 1, 1 << 10, 0},
-    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
+    SL_MAY(FF, "dense_intermediate_size"), SL_NEED(SHARED, "n_shared_experts"), SL_NEED(EXPERT_SCALE, "routed_scaling_factor"),
     SL_END_FIELDS,
 };
 
 /* Of "sparse_attention_config". */
 static const struct sl_field index_fields[] = {
-    {SL_N_INDEX_HEADS, "sparse_num_index_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_INDEX_DIM, "sparse_index_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_INDEX_TOP, "sparse_topk_blocks", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_INDEX_BLOCK, "sparse_block_size", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_INDEX_LOCAL, "sparse_local_block", SL_FIELD_INT, true, 0, UINT32_MAX, 0},
-    SL_END_FIELDS,
+    SL_NEED(INDEX_HEADS, "sparse_num_index_heads"), SL_NEED(INDEX_DIM, "sparse_index_dim"), SL_NEED(INDEX_TOP, "sparse_topk_blocks"),
+    SL_NEED(INDEX_BLOCK, "sparse_block_size"), SL_NEED(INDEX_LOCAL, "sparse_local_block"), SL_END_FIELDS,
 };
 
 /* What llama.cpp's text has, and no key says otherwise. */
@@ -144,9 +117,7 @@ static int check_constants(const struct sl_params *p, struct sl_error *e)
             return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is %g, and llama.cpp's %s has %g", same[i].name, v,
                            p->arch->name, same[i].v);
     }
-    return sl_config_bool(p->config, "use_gemma_norm", true) ? 0
-               : sl_fail(e, SL_EUNSUPPORTED, "config.json: \"use_gemma_norm\" is false, and %s's norms are stored less one",
-                         p->hf_class);
+    return 0;
 }
 
 /* The dense layers are the first ones. */
@@ -195,21 +166,6 @@ static int derive_m3(struct sl_params *p, struct sl_error *e)
     return sl_num_mul(p, SL_N_SHARED_FF, p->num[SL_N_SHARED].u, p->num[SL_N_MOE_FF].u, e);
 }
 
-static const struct sl_key_tmpl m3_keys[] = {
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
-    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
-    {"attention.indexer.head_count", SL_KV_U32, SL_N_INDEX_HEADS, 0},
-    {"attention.indexer.key_length", SL_KV_U32, SL_N_INDEX_DIM, 0},
-    {"attention.indexer.top_k", SL_KV_U32, SL_N_INDEX_TOP, 0},
-    {"attention.indexer.block_size", SL_KV_U32, SL_N_INDEX_BLOCK, 0},
-    {"attention.indexer.local_blocks", SL_KV_U32, SL_N_INDEX_LOCAL, 0},
-    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
-    SL_END_KEYS,
-};
-
 /* Norms' weights are stored less 1. */
 static void arrange_m3(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
 {
@@ -219,15 +175,15 @@ static void arrange_m3(const struct sl_params *p, const struct sl_tensor_tmpl *t
 }
 
 /* The second's text model says that it is of the first (checkpoint_text.c). */
-static const char *const m3_classes[] = {"MiniMaxM3SparseForCausalLM", "MiniMaxM3SparseForConditionalGeneration", NULL};
-
 const struct sl_arch sl_arch_minimax_m3 = {
     .name = "minimax-m3",
-    .classes = m3_classes,
-    .fields = fields,
-    .more_fields = m3_fields,
-    .tensors = m3_tensors,
-    .keys = m3_keys,
+    .classes = SL_CLASSES("MiniMaxM3SparseForCausalLM", "MiniMaxM3SparseForConditionalGeneration"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields, m3_fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, indexer, sl_arch_dense_tensors,
+                          shared_expert, experts),
+    .keys = SL_KEYS(SL_N_MOE_FF, SL_N_ROPE_DIM, SL_N_SHARED, SL_N_EXPERT_SCALE, SL_N_EXPERT_NORM, SL_N_INDEX_HEADS, SL_N_INDEX_DIM,
+                    SL_N_INDEX_TOP, SL_N_INDEX_BLOCK, SL_N_INDEX_LOCAL, SL_N_DENSE),
+    .facts = SL_FACTS(SL_OWN_HEAD, {"use_gemma_norm", true, "norms that are stored less one"}),
     .derive = derive_m3,
     .tokens = SL_TOKENS_MINIMAX,
     .arrange = arrange_m3,

@@ -6,16 +6,12 @@
 #include <math.h>
 
 static const struct sl_field yarn_fields[] = {
-    {SL_N_ROPE_FACTOR_LATE, "factor", SL_FIELD_FLOAT, true, 1e-6, 1e6, 0},
-    {SL_N_YARN_FAST_LATE, "beta", SL_FIELD_FLOAT, true, 0, 1e6, 0},
-    {SL_N_YARN_SLOW_LATE, "alpha", SL_FIELD_FLOAT, true, 0, 1e6, 0},
-    {SL_N_ROPE_ORIG_LATE, "original_max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    SL_END_FIELDS,
+    SL_NEED(ROPE_FACTOR_LATE, "factor"), SL_NEED(YARN_FAST_LATE, "beta"), SL_NEED(YARN_SLOW_LATE, "alpha"),
+    SL_NEED(ROPE_ORIG_LATE, "original_max_position_embeddings"), SL_END_FIELDS,
 };
 
 static const struct sl_field temperature_fields[] = {
-    {SL_N_TEMPERATURE, "beta", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
-    SL_END_FIELDS,
+    SL_NEED(TEMPERATURE, "beta"), SL_END_FIELDS,
 };
 
 /* llama.cpp's multiplier is the same whatever apply_scale says: with it the model would be another. */
@@ -36,13 +32,12 @@ static int derive(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static const char *const classes[] = {"MistralLarge3ForCausalLM", NULL};
-
 const struct sl_arch sl_arch_mistral_large3 = {
     .name = "deepseek2",
-    .classes = classes,
-    .fields = sl_arch_latent_fields,
+    .classes = SL_CLASSES("MistralLarge3ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_latent_fields),
     .tensors = sl_arch_latent_tensors,
+    .keys = sl_arch_latent_keys,
     .derive = derive,
     .tokens = SL_TOKENS_TEKKEN,
     .template_of = "Mistral",

@@ -14,58 +14,46 @@ static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, s
                                                        sl_arch_dense_tensors, NULL};
 
 const struct sl_tensor_tmpl sl_arch_qwen_moe_tensors[] = {
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_exps.weight", MLP "experts.{e}.gate_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", MLP "experts.{e}.up_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", MLP "experts.{e}.down_proj.weight", MOE | SL_W_APART, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", MLP "experts.down_proj", MOE | SL_W_FUSED, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    SL_TENSOR("blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, EXPERT, EMBD, BASE),
+    SL_GATED("_exps", MLP "experts.{e}.", MOE | SL_W_APART, MOE_FF, EMBD, LINEAR),
+    SL_MATRIX("blk.{i}.ffn_gate_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, MOE_FF, EMBD),
+    SL_MATRIX("blk.{i}.ffn_up_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, MOE_FF, EMBD),
+    SL_MATRIX("blk.{i}.ffn_down_exps.weight", MLP "experts.down_proj", MOE | SL_W_FUSED, EMBD, MOE_FF),
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const moe_tensors[] = {sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors,
-                                                           sl_arch_qwen_moe_tensors, NULL};
-
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */
 const struct sl_field sl_arch_qwen_moe_fields[] = {
-    {SL_N_EXPERT, "num_experts", SL_FIELD_INT, false, 0, 1 << 14, NAN},
-    {SL_N_EXPERT, "num_local_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_SHARED_FF_KEY, "shared_expert_intermediate_size", SL_FIELD_INT, false, 0, 1 << 24, NAN},
+    SL_FIELD(EXPERT, "num_experts", true, false, NAN, 0, 1 << 14), SL_MAY(EXPERT, "num_local_experts"),
+    SL_MAY(EXPERT_USED, "num_experts_per_tok"),
+    SL_NEED(MOE_FF, "moe_intermediate_size"), SL_FIELD(SHARED_FF_KEY, "shared_expert_intermediate_size", false, false, NAN, 0, 1 << 24),
     SL_END_FIELDS,
 };
 
-/* heads_kv: what a class takes where num_key_value_heads is absent. */
-static int derive_attention(struct sl_params *p, uint64_t heads_kv, struct sl_error *e)
-{
-    if (!p->num[SL_N_CTX].have)
-        sl_num_set(p, SL_N_CTX, 32768); /* the configuration classes' own */
-    sl_field_default(p, SL_N_HEAD_KV, (double)heads_kv); /* null means as many as heads */
-    SL_TRY(sl_arch_no_llama3(p, e));
-    return sl_arch_plain_attention(p, e);
-}
+/* What the configuration classes take for what is absent; null heads of keys are as many as heads. */
+static const struct sl_field class_fields[] = {
+    SL_ELSE(CTX, "max_position_embeddings", 32768), SL_CLASS(HEAD_KV, "num_key_value_heads", 32), SL_END_FIELDS,
+};
+static const struct sl_field head_fields[] = {SL_CLASS(HEAD_DIM, "head_dim", 128), SL_END_FIELDS};
+static const struct sl_field moe_class_fields[] = {
+    SL_ELSE(CTX, "max_position_embeddings", 32768), SL_CLASS(HEAD_KV, "num_key_value_heads", 4),
+    SL_ELSE(EXPERT_USED, "num_experts_per_tok", 8), SL_END_FIELDS,
+};
 
 static int derive_qwen2(struct sl_params *p, struct sl_error *e)
 {
     p->when |= SL_W_BIAS;
-    return derive_attention(p, 32, e);
+    SL_TRY(sl_arch_no_llama3(p, e));
+    return sl_arch_plain_attention(p, e);
 }
 
-int sl_arch_normed_attention(struct sl_params *p, uint64_t heads_kv, struct sl_error *e)
+const struct sl_fact sl_arch_normed_facts[] = {{"attention_bias", false, "no bias of the attention's output"}, {NULL, false, NULL}};
+
+int sl_arch_normed_attention(struct sl_params *p, struct sl_error *e)
 {
-    if (sl_config_bool(p->config, "attention_bias", false))
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"attention_bias\" is true, and llama.cpp's %s has no bias of "
-                       "the attention's output", p->arch->name);
     p->when |= SL_W_HEAD_NORM;
-    return derive_attention(p, heads_kv, e);
-}
-
-static int derive_qwen3(struct sl_params *p, struct sl_error *e)
-{
-    sl_field_default(p, SL_N_HEAD_DIM, 128);
-    return sl_arch_normed_attention(p, 32, e);
+    SL_TRY(sl_arch_no_llama3(p, e));
+    return sl_arch_plain_attention(p, e);
 }
 
 /* llama.cpp's model has experts in every layer, whatever these entries say. */
@@ -104,25 +92,16 @@ void sl_arch_qwen_moe_arrange(const struct sl_params *p, const struct sl_tensor_
 
 static int derive_moe(struct sl_params *p, struct sl_error *e)
 {
-    const struct sl_number *n = p->num;
-
-    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
-    if (!n[SL_N_EXPERT_USED].have)
-        sl_num_set(p, SL_N_EXPERT_USED, 8); /* the configuration class's own */
     SL_TRY(sl_arch_check_experts(p, e));
     SL_TRY(sl_arch_all_have_experts(p, e));
     sl_arch_qwen_moe_views(p);
-    return sl_arch_normed_attention(p, 4, e);
+    return sl_arch_normed_attention(p, e);
 }
-
-static const char *const qwen2_classes[] = {"Qwen2ForCausalLM", NULL};
-static const char *const qwen3_classes[] = {"Qwen3ForCausalLM", NULL};
-static const char *const moe_classes[] = {"Qwen3MoeForCausalLM", NULL};
 
 const struct sl_arch sl_arch_qwen2 = {
     .name = "qwen2",
-    .classes = qwen2_classes,
-    .fields = sl_arch_plain_fields,
+    .classes = SL_CLASSES("Qwen2ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_plain_fields, class_fields),
     .tensors = tensors,
     .derive = derive_qwen2,
     .output_if_there = true,
@@ -132,10 +111,11 @@ const struct sl_arch sl_arch_qwen2 = {
 
 const struct sl_arch sl_arch_qwen3 = {
     .name = "qwen3",
-    .classes = qwen3_classes,
-    .fields = sl_arch_plain_fields,
+    .classes = SL_CLASSES("Qwen3ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_plain_fields, class_fields, head_fields),
     .tensors = tensors,
-    .derive = derive_qwen3,
+    .facts = sl_arch_normed_facts,
+    .derive = sl_arch_normed_attention,
     .output_if_there = true,
     .sentencepiece = true,
     .embeds = true,
@@ -145,10 +125,11 @@ const struct sl_arch sl_arch_qwen3 = {
 
 const struct sl_arch sl_arch_qwen3moe = {
     .name = "qwen3moe",
-    .classes = moe_classes,
-    .fields = sl_arch_plain_fields,
-    .more_fields = sl_arch_qwen_moe_fields,
-    .tensors = moe_tensors,
+    .classes = SL_CLASSES("Qwen3MoeForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, sl_arch_plain_fields, sl_arch_qwen_moe_fields, moe_class_fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, sl_arch_qwen_moe_tensors),
+    .keys = SL_KEYS(SL_N_MOE_FF, SL_N_SHARED_FF_KEY),
+    .facts = sl_arch_normed_facts,
     .derive = derive_moe,
     .arrange = sl_arch_qwen_moe_arrange,
     .output_if_there = true,

@@ -20,78 +20,65 @@
 #define MLP OF_LAYER "mlp."
 
 static const struct sl_tensor_tmpl attention[] = {
-    {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL, SL_N_GATED_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", FULL, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", FULL, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
+    SL_VECTOR("blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", L, EMBD),
+    SL_MATRIX("blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL, GATED_ROWS, EMBD),
+    SL_VECTOR("blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", FULL, HEAD_DIM),
+    SL_MATRIX("blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL, KV_ROWS, EMBD),
+    SL_VECTOR("blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", FULL, HEAD_DIM),
+    SL_MATRIX("blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL, KV_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, EMBD, Q_ROWS),
 
-    {"blk.{i}.ssm_a", DELTA "A_log", LINEAR, SL_N_NONE, SL_N_LINEAR_VALUES, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ssm_dt.bias", DELTA "dt_bias", LINEAR, SL_N_NONE, SL_N_LINEAR_VALUES, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_conv1d.weight", DELTA "conv1d.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_CONV, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_norm.weight", DELTA "norm.weight", LINEAR, SL_N_NONE, SL_N_LINEAR_V_DIM, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ssm_out.weight", DELTA "out_proj.weight", LINEAR, SL_N_EMBD, SL_N_LINEAR_ROWS, 0, SL_SHIP_LINEAR, 0},
+    SL_TENSOR("blk.{i}.ssm_a", DELTA "A_log", LINEAR, NONE, LINEAR_VALUES, F32),
+    SL_VECTOR("blk.{i}.ssm_dt.bias", DELTA "dt_bias", LINEAR, LINEAR_VALUES),
+    SL_TENSOR("blk.{i}.ssm_conv1d.weight", DELTA "conv1d.weight", LINEAR, LINEAR_QKV, CONV, BASE),
+    SL_TENSOR("blk.{i}.ssm_norm.weight", DELTA "norm.weight", LINEAR, NONE, LINEAR_V_DIM, F32),
+    SL_MATRIX("blk.{i}.ssm_out.weight", DELTA "out_proj.weight", LINEAR, EMBD, LINEAR_ROWS),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl apart[] = {
-    {"blk.{i}.attn_qkv.weight", DELTA "in_proj_qkv.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_gate.weight", DELTA "in_proj_z.weight", LINEAR, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_alpha.weight", DELTA "in_proj_a.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_beta.weight", DELTA "in_proj_b.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_MATRIX("blk.{i}.attn_qkv.weight", DELTA "in_proj_qkv.weight", LINEAR, LINEAR_QKV, EMBD),
+    SL_MATRIX("blk.{i}.attn_gate.weight", DELTA "in_proj_z.weight", LINEAR, LINEAR_ROWS, EMBD),
+    SL_TENSOR("blk.{i}.ssm_alpha.weight", DELTA "in_proj_a.weight", LINEAR, LINEAR_VALUES, EMBD, BASE),
+    SL_TENSOR("blk.{i}.ssm_beta.weight", DELTA "in_proj_b.weight", LINEAR, LINEAR_VALUES, EMBD, BASE),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl joined[] = {
-    {"blk.{i}.attn_qkv.weight", DELTA "in_proj_qkvz.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_gate.weight", DELTA "in_proj_qkvz.weight", LINEAR, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_ba.weight", DELTA "in_proj_ba.weight", LINEAR, SL_N_LINEAR_PAIRS, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_MATRIX("blk.{i}.attn_qkv.weight", DELTA "in_proj_qkvz.weight", LINEAR, LINEAR_QKV, EMBD),
+    SL_MATRIX("blk.{i}.attn_gate.weight", DELTA "in_proj_qkvz.weight", LINEAR, LINEAR_ROWS, EMBD),
+    SL_TENSOR("blk.{i}.ssm_ba.weight", DELTA "in_proj_ba.weight", LINEAR, LINEAR_PAIRS, EMBD, BASE),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl shared_expert[] = {
-    {"blk.{i}.ffn_gate_inp_shexp.weight", MLP "shared_expert_gate.weight", MOE, SL_N_ONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", MLP "shared_expert.gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", MLP "shared_expert.up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", MLP "shared_expert.down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF_KEY, 0, SL_SHIP_LINEAR, 0},
+    SL_TENSOR("blk.{i}.ffn_gate_inp_shexp.weight", MLP "shared_expert_gate.weight", MOE, ONE, EMBD, BASE),
+    SL_GATED("_shexp", MLP "shared_expert.", MOE, SHARED_FF_KEY, EMBD, LINEAR),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl nextn[] = {
-    {"blk.{i}.nextn.eh_proj.weight", "mtp.fc.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.shared_head_norm.weight", "mtp.norm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_TENSOR("blk.{i}.nextn.eh_proj.weight", "mtp.fc.weight", NEXTN, EMBD, TWO_EMBD, BASE),
+    SL_VECTOR("blk.{i}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", NEXTN, EMBD),
+    SL_VECTOR("blk.{i}.nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", NEXTN, EMBD),
+    SL_VECTOR("blk.{i}.nextn.shared_head_norm.weight", "mtp.norm.weight", NEXTN, EMBD),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
     sl_arch_common_tensors, attention, apart, sl_arch_dense_tensors, sl_arch_qwen_moe_tensors, shared_expert, nextn, NULL,
 };
-static const struct sl_tensor_tmpl *const next_tensors[] = {
-    sl_arch_common_tensors, attention, joined, sl_arch_dense_tensors, sl_arch_qwen_moe_tensors, shared_expert, nextn, NULL,
+/* Without a word of the layer for multi-token prediction the tensors tell. */
+static const struct sl_field fields[] = {
+    SL_MAY(FF, "intermediate_size"), SL_NEED(HEAD_KV, "num_key_value_heads"), SL_NEED(RMS_EPS, "rms_norm_eps"),
+    SL_MAY(HEAD_DIM, "head_dim"), SL_FIELD(NEXTN, "mtp_num_hidden_layers", false, false, 1, 0, 1),
+    SL_NEED(CONV, "linear_conv_kernel_dim"), SL_NEED(LINEAR_DIM, "linear_key_head_dim"), SL_NEED(LINEAR_V_DIM, "linear_value_head_dim"),
+    SL_NEED(LINEAR_KEYS, "linear_num_key_heads"), SL_NEED(LINEAR_VALUES, "linear_num_value_heads"),
+    SL_ELSE(FULL_EVERY, "full_attention_interval", 4), SL_END_FIELDS,
 };
 
-static const struct sl_field fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER - 1, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_NEXTN, "mtp_num_hidden_layers", SL_FIELD_INT, false, 0, 1, 1}, /* silent: by the tensors */
-    {SL_N_CONV, "linear_conv_kernel_dim", SL_FIELD_INT, true, 1, 1 << 8, 0},
-    {SL_N_LINEAR_DIM, "linear_key_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0},
-    {SL_N_LINEAR_V_DIM, "linear_value_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0},
-    {SL_N_LINEAR_KEYS, "linear_num_key_heads", SL_FIELD_INT, true, 1, 1 << 12, 0},
-    {SL_N_LINEAR_VALUES, "linear_num_value_heads", SL_FIELD_INT, true, 1, 1 << 12, 0},
-    {SL_N_FULL_EVERY, "full_attention_interval", SL_FIELD_INT, false, 1, SL_MAX_LAYER, 4},
-    SL_END_FIELDS,
+static const struct sl_field next_fields[] = { /* the configuration class's own */
+    SL_ELSE(CTX, "max_position_embeddings", 32768), SL_CLASS(HEAD_DIM, "head_dim", 256), SL_END_FIELDS,
 };
 
 /* ---- where elements come from ---- */
@@ -271,8 +258,6 @@ static int derive(struct sl_params *p, struct sl_error *e)
 
     if (p->arch != &sl_arch_qwen35moe) /* whose config.json may have none */
         SL_TRY(sl_arch_need(p, SL_N_FF, e));
-    if (sl_config_bool(p->config, "attention_bias", false))
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"attention_bias\" is true, which llama.cpp's %s cannot have", p->arch->name);
     SL_TRY(sl_arch_plain_attention(p, e));
     SL_TRY(sl_num_mul(p, SL_N_GATED_ROWS, 2, n[SL_N_Q_ROWS].u, e));
     SL_TRY(derive_linear(p, e));
@@ -289,7 +274,6 @@ static int derive(struct sl_params *p, struct sl_error *e)
 
 static int derive_moe(struct sl_params *p, struct sl_error *e)
 {
-    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
     SL_TRY(sl_arch_need(p, SL_N_EXPERT_USED, e));
     SL_TRY(sl_arch_need(p, SL_N_SHARED_FF_KEY, e));
     SL_TRY(sl_arch_check_experts(p, e));
@@ -297,43 +281,19 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
     return derive(p, e);
 }
 
-static int derive_next(struct sl_params *p, struct sl_error *e)
-{
-    if (!p->num[SL_N_CTX].have)
-        sl_num_set(p, SL_N_CTX, 32768); /* the configuration class's own */
-    sl_field_default(p, SL_N_HEAD_DIM, 256);
-    return derive_moe(p, e);
-}
-
-static const struct sl_key_tmpl keys[] = {
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
-    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
-    {"ssm.conv_kernel", SL_KV_U32, SL_N_CONV, 0},
-    {"ssm.state_size", SL_KV_U32, SL_N_LINEAR_DIM, 0},
-    {"ssm.group_count", SL_KV_U32, SL_N_LINEAR_KEYS, 0},
-    {"ssm.time_step_rank", SL_KV_U32, SL_N_LINEAR_VALUES, 0},
-    {"ssm.inner_size", SL_KV_U32, SL_N_LINEAR_ROWS, 0},
-    {"full_attention_interval", SL_KV_U32, SL_N_FULL_EVERY, 0},
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
-    {"rope.dimension_sections", SL_KV_I32, SL_N_SECTIONS_LATE, SL_KEY_SECTIONS},
-    SL_END_KEYS,
-};
-
-static const char *const classes[] = {"Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", NULL};
-static const char *const next_classes[] = {"Qwen3NextForCausalLM", NULL};
-static const char *const moe_classes[] = {"Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM", NULL};
-
+#define NO_BIASES SL_FACTS({"attention_bias", false, "no biases"})
 #define OWN_SCALES " attn_q attn_k attn_v attn_output output nextn.eh_proj "
 #define LINEAR_OWN_SCALES OWN_SCALES "attn_qkv attn_gate ssm_alpha ssm_beta ssm_out "
 #define EXPERT_OWN_SCALES "ffn_gate_exps ffn_up_exps ffn_down_exps ffn_gate_shexp ffn_up_shexp ffn_down_shexp "
 
 const struct sl_arch sl_arch_qwen35 = {
     .name = "qwen35",
-    .classes = classes,
-    .fields = fields,
+    .classes = SL_CLASSES("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields),
     .tensors = tensors,
-    .keys = keys,
+    .keys = SL_KEYS(SL_N_MOE_FF, SL_N_SHARED_FF_KEY, SL_N_NEXTN, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES,
+                    SL_N_LINEAR_ROWS, SL_N_FULL_EVERY, SL_N_ROPE_DIM, SL_N_SECTIONS_LATE),
+    .facts = NO_BIASES,
     .derive = derive,
     .arrange = arrange,
     .drops = drops,
@@ -345,12 +305,13 @@ const struct sl_arch sl_arch_qwen35 = {
 
 const struct sl_arch sl_arch_qwen35moe = {
     .name = "qwen35moe",
-    .classes = moe_classes,
+    .classes = SL_CLASSES("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM"),
     .joins_experts = true,
-    .fields = fields,
-    .more_fields = sl_arch_qwen_moe_fields,
+    .fields = SL_FIELDS(sl_arch_model_fields, fields, sl_arch_qwen_moe_fields),
     .tensors = tensors,
-    .keys = keys,
+    .keys = SL_KEYS(SL_N_MOE_FF, SL_N_SHARED_FF_KEY, SL_N_NEXTN, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES,
+                    SL_N_LINEAR_ROWS, SL_N_FULL_EVERY, SL_N_ROPE_DIM, SL_N_SECTIONS_LATE),
+    .facts = NO_BIASES,
     .derive = derive_moe,
     .arrange = arrange,
     .drops = drops,
@@ -362,12 +323,14 @@ const struct sl_arch sl_arch_qwen35moe = {
 
 const struct sl_arch sl_arch_qwen3next = {
     .name = "qwen3next",
-    .classes = next_classes,
-    .fields = fields,
-    .more_fields = sl_arch_qwen_moe_fields,
-    .tensors = next_tensors,
-    .keys = keys,
-    .derive = derive_next,
+    .classes = SL_CLASSES("Qwen3NextForCausalLM"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields, sl_arch_qwen_moe_fields, next_fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, attention, joined, sl_arch_dense_tensors, sl_arch_qwen_moe_tensors, shared_expert,
+                          nextn),
+    .keys = SL_KEYS(SL_N_MOE_FF, SL_N_SHARED_FF_KEY, SL_N_NEXTN, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES,
+                    SL_N_LINEAR_ROWS, SL_N_FULL_EVERY, SL_N_ROPE_DIM, SL_N_SECTIONS_LATE),
+    .facts = NO_BIASES,
+    .derive = derive_moe,
     .arrange = arrange,
     .drops = drops,
     .mtp_prefix = "mtp.layers.",

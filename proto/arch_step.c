@@ -22,68 +22,44 @@
 
 static const struct sl_tensor_tmpl own[] = {
     {"rope_freqs.weight", NULL, SL_W_FREQS, SL_N_NONE, SL_N_HALF_ROPE, SL_INLINE, SL_SHIP_F32, 0},
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", WINDOW, SL_N_Q_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", WINDOW, SL_N_K_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", WINDOW, SL_N_K_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, SL_N_HEAD, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", WINDOW | SL_W_OUT_GATE, SL_N_HEAD_WINDOW, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", WINDOW, SL_N_EMBD, SL_N_Q_ROWS_WINDOW, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_inp.weight", EXPERTS "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.exp_probs_b.bias", EXPERTS "router_bias", MOE | SL_W_CORR, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF_KEY, 0, SL_SHIP_LINEAR, 0},
+    SL_MATRIX("blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL, Q_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_q.weight", ATTN "q_proj.weight", WINDOW, Q_ROWS_WINDOW, EMBD),
+    SL_VECTOR("blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L, HEAD_DIM),
+    SL_MATRIX("blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL, KV_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_k.weight", ATTN "k_proj.weight", WINDOW, K_ROWS_WINDOW, EMBD),
+    SL_VECTOR("blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L, HEAD_DIM),
+    SL_MATRIX("blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL, KV_ROWS, EMBD),
+    SL_MATRIX("blk.{i}.attn_v.weight", ATTN "v_proj.weight", WINDOW, K_ROWS_WINDOW, EMBD),
+    SL_TENSOR("blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, HEAD, EMBD, BASE),
+    SL_TENSOR("blk.{i}.attn_gate.weight", ATTN "g_proj.weight", WINDOW | SL_W_OUT_GATE, HEAD_WINDOW, EMBD, BASE),
+    SL_MATRIX("blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, EMBD, Q_ROWS),
+    SL_MATRIX("blk.{i}.attn_output.weight", ATTN "o_proj.weight", WINDOW, EMBD, Q_ROWS_WINDOW),
+    SL_TENSOR("blk.{i}.ffn_gate_inp.weight", EXPERTS "gate.weight", MOE, EXPERT, EMBD, BASE),
+    SL_TENSOR("blk.{i}.exp_probs_b.bias", EXPERTS "router_bias", MOE | SL_W_CORR, NONE, EXPERT, F32),
+    SL_GATED("_exps", EXPERTS, MOE, MOE_FF, EMBD, LINEAR),
+    SL_GATED("_shexp", SHARED, MOE, SHARED_FF_KEY, EMBD, LINEAR),
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl nextn[] = {
-    {"blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.shared_head_norm.weight", HEAD "norm.weight", NEXTN | SL_W_OPTIONAL, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.shared_head_head.weight", HEAD "output.weight", NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_TENSOR("blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL, VOCAB, EMBD, BASE),
+    SL_VECTOR("blk.{i}.nextn.shared_head_norm.weight", HEAD "norm.weight", NEXTN | SL_W_OPTIONAL, EMBD),
+    SL_TENSOR("blk.{i}.nextn.shared_head_head.weight", HEAD "output.weight", NEXTN | SL_W_OPTIONAL, VOCAB, EMBD, BASE),
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors, own, sl_arch_nextn_tensors, nextn, NULL,
-};
-
 static const struct sl_field fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER / 2, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_attention_groups", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_WINDOW, "sliding_window", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_EXPERT, "moe_num_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_EXPERT_USED, "moe_top_k", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_SHARED_FF_KEY, "share_expert_dim", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_EXPERT_SCALE, "moe_router_scaling_factor", SL_FIELD_FLOAT, false, -1e6, 1e6, NAN},
-    {SL_N_EXPERT_NORM, "norm_expert_weight", SL_FIELD_BOOL, false, 0, 1, NAN},
-    {SL_N_MOE_EVERY, "moe_every_n_layer", SL_FIELD_INT, false, 0, UINT32_MAX, 1},
-    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, 0},
+    SL_NEED(CTX, "max_position_embeddings"), SL_NEED(FF, "intermediate_size"), SL_NEED(HEAD_KV, "num_attention_groups"),
+    SL_NEED(RMS_EPS, "rms_norm_eps"), SL_NEED(HEAD_DIM, "head_dim"), SL_NEED(WINDOW, "sliding_window"),
+    SL_NEED(EXPERT, "moe_num_experts"), SL_NEED(EXPERT_USED, "moe_top_k"), SL_NEED(MOE_FF, "moe_intermediate_size"),
+    SL_NEED(SHARED_FF_KEY, "share_expert_dim"), SL_MAY(EXPERT_SCALE, "moe_router_scaling_factor"),
+    SL_MAY(EXPERT_NORM, "norm_expert_weight"), SL_ELSE(MOE_EVERY, "moe_every_n_layer", 1), SL_ELSE(NEXTN, "num_nextn_predict_layers", 0),
     SL_END_FIELDS,
 };
 
 /* Of "attention_other_setting". */
 static const struct sl_field window_fields[] = {
-    {SL_N_HEAD_WINDOW, "num_attention_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_HEAD_KV_WINDOW, "num_attention_groups", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    SL_END_FIELDS,
+    SL_MAY(HEAD_WINDOW, "num_attention_heads"), SL_MAY(HEAD_KV_WINDOW, "num_attention_groups"), SL_END_FIELDS,
 };
 
 static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
@@ -261,8 +237,6 @@ static int derive(struct sl_params *p, struct sl_error *e)
     struct sl_number *n = p->num;
     uint64_t all = n[SL_N_LAYER].u + n[SL_N_NEXTN].u;
 
-    if (p->tied)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"tie_word_embeddings\" is true, and llama.cpp's %s has a head of its own", p->arch->name);
     SL_TRY(derive_attention(p, e));
     SL_TRY(read_kinds(p, all, e));
     SL_TRY(read_experts(p, all, e));
@@ -278,40 +252,20 @@ static int derive(struct sl_params *p, struct sl_error *e)
     if (!n[SL_N_NEXTN].u) /* no key */
         n[SL_N_NEXTN] = (struct sl_number){0};
     sl_arch_keep_mtp(p);
+    sl_num_set(p, SL_N_WINDOW_LIST, n[SL_N_LAYER].u);
     return 0;
 }
 
-static const enum sl_num late[] = {SL_N_HEAD_KV, SL_N_EXPERT, SL_N_EXPERT_USED, SL_N_NONE};
-
-static const struct sl_key_tmpl keys[] = {
-    {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV, SL_KEY_CACHED_LAYERS},
-    {"attention.sliding_window", SL_KV_U32, SL_N_WINDOW, 0},
-    {"attention.sliding_window_pattern", SL_KV_BOOL, SL_N_WINDOW, SL_KEY_WINDOWS},
-    {"expert_count", SL_KV_U32, SL_N_EXPERT, 0},
-    {"expert_used_count", SL_KV_U32, SL_N_EXPERT_USED, 0},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
-    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
-    {"moe_every_n_layers", SL_KV_U32, SL_N_MOE_EVERY, 0},
-    {"swiglu_clamp_exp", SL_KV_F32, SL_N_CLAMPS, SL_KEY_CLAMPS},
-    {"swiglu_clamp_shexp", SL_KV_F32, SL_N_CLAMPS_SHARED, SL_KEY_CLAMPS},
-    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
-    SL_END_KEYS,
-};
-
-static const char *const classes[] = {"Step3p5ForCausalLM", "Step3p7ForConditionalGeneration", NULL};
-
 const struct sl_arch sl_arch_step35 = {
     .name = "step35",
-    .classes = classes,
-    .fields = fields,
-    .tensors = tensors,
-    .keys = keys,
-    .late = late,
+    .classes = SL_CLASSES("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
+    .fields = SL_FIELDS(sl_arch_model_fields, fields),
+    .tensors = SL_TENSORS(sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors, own, sl_arch_nextn_tensors, nextn),
+    .keys = SL_KEYS(SL_N_HEAD_KV, SL_N_WINDOW, SL_N_WINDOW_LIST, SL_N_EXPERT, SL_N_EXPERT_USED, SL_N_MOE_FF, SL_N_SHARED_FF_KEY,
+                    SL_N_EXPERT_SCALE, SL_N_EXPERT_NORM, SL_N_DENSE, SL_N_MOE_EVERY, SL_N_CLAMPS, SL_N_CLAMPS_SHARED, SL_N_NEXTN),
     .shares_embedding = true,
     .layer_thetas = true,
+    .facts = SL_FACTS(SL_OWN_HEAD),
     .derive = derive,
     .arrange = arrange,
 };

@@ -4,9 +4,9 @@
  * Names and keys: llama.cpp's, as of August 2026.
  *
  * A new one is a file arch_NAME.c with its struct sl_arch, declared here and listed in arch_config.c. Elsewhere it asks for
- * numbers and facts that no other has (the enums here), tensors that are never quantized (sl_arch_keeps_f32, mixture.c),
- * rules that split texts (tokenizer_pre.c), its class where the text model lies inside another (checkpoint_text.c), and
- * what the memory estimate asks of a GGUF file's keys (model_gguf.c). */
+ * numbers that no other has (enum sl_num, arch_numbers.c), facts (enum sl_when), tensors that are never quantized
+ * (sl_arch_keeps_f32, mixture.c), rules that split texts (tokenizer_pre.c), its class where the text model lies inside another
+ * (checkpoint_text.c), and what the memory estimate asks of a GGUF file's keys (model_gguf.c). */
 #ifndef SLUICE_PROTO_ARCH_TABLE_H
 #define SLUICE_PROTO_ARCH_TABLE_H
 
@@ -26,7 +26,7 @@ enum sl_num {
     SL_N_LAYER, SL_N_CTX, SL_N_EMBD, SL_N_FF, SL_N_HEAD, SL_N_HEAD_KV, SL_N_VOCAB,
     SL_N_ROPE_FACTOR, SL_N_ROPE_ORIG_CTX, SL_N_YARN_EXT, SL_N_YARN_ATTN, SL_N_YARN_FAST,
     SL_N_YARN_SLOW, SL_N_ROPE_THETA, SL_N_RMS_EPS, SL_N_EXPERT_USED, SL_N_GROUP,
-    SL_N_GROUP_USED, SL_N_GATING, SL_N_HEAD_DIM_K, SL_N_HEAD_DIM_V, SL_N_DENSE, SL_N_VOCAB_KEY,
+    SL_N_GROUP_USED, SL_N_GATING, SL_N_HEAD_DIM_K, SL_N_HEAD_DIM_V, SL_N_DENSE,
     SL_N_Q_LORA, SL_N_KV_LORA, SL_N_KEY_LEN, SL_N_VALUE_LEN, SL_N_KEY_LEN_MLA,
     SL_N_VALUE_LEN_MLA, SL_N_KEY_LEN_LATE, SL_N_VALUE_LEN_LATE, SL_N_MOE_FF, SL_N_EXPERT, SL_N_SHARED, SL_N_EXPERT_SCALE,
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
@@ -37,7 +37,7 @@ enum sl_num {
     SL_N_FULL_EVERY, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
     SL_N_ROPE_THETA_WINDOW, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE, SL_N_MOE_EVERY, SL_N_MOE_STEP, SL_N_CLAMPS, SL_N_CLAMPS_SHARED,
     SL_N_ROPE_FACTOR_LATE, SL_N_ROPE_ORIG_LATE, SL_N_YARN_FAST_LATE, SL_N_YARN_SLOW_LATE, SL_N_TEMPERATURE, SL_N_TEMPERATURE_LENGTH,
-    SL_N_DEEPSTACK, SL_N_WINDOW_LIST,
+    SL_N_DEEPSTACK, SL_N_WINDOW_LIST, SL_N_WINDOW_INTS, SL_N_CLAMP_SHARED, SL_N_KDA_DIM, SL_N_RATIOS, SL_N_INDEXERS, SL_N_NO_SCALING,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
@@ -106,37 +106,62 @@ struct sl_tensor_tmpl {
     enum sl_ship ship;
     enum sl_num heads;   /* of SL_PERMUTE, SL_K_B and SL_V_B; of SL_IDS what they are below */
 };
+#define SL_TENSOR(out, src, when, rows, cols, ship) {out, src, when, SL_N_##rows, SL_N_##cols, 0, SL_SHIP_##ship, 0}
+#define SL_VECTOR(out, src, when, n) {out, src, when, SL_N_NONE, SL_N_##n, 0, SL_SHIP_BASE, 0}
+#define SL_MATRIX(out, src, when, rows, cols) {out, src, when, SL_N_##rows, SL_N_##cols, 0, SL_SHIP_LINEAR, 0}
+/* A feed-forward network's three by their usual names; of: "", "_exps" or "_shexp". */
+#define SL_GATED(of, src, when, ff, embd, ship)                                                                                       \
+    {"blk.{i}.ffn_gate" of ".weight", src "gate_proj.weight", when, SL_N_##ff, SL_N_##embd, 0, SL_SHIP_##ship, 0},                     \
+    {"blk.{i}.ffn_up" of ".weight", src "up_proj.weight", when, SL_N_##ff, SL_N_##embd, 0, SL_SHIP_##ship, 0},                         \
+    {"blk.{i}.ffn_down" of ".weight", src "down_proj.weight", when, SL_N_##embd, SL_N_##ff, 0, SL_SHIP_##ship, 0}
 #define SL_END_TENSORS {NULL, NULL, 0, 0, 0, 0, 0, 0}
 
-/* A metadata key, written when the model has this number. */
-struct sl_key_tmpl {
-    const char *key; /* after "<architecture>." */
-    enum sl_gguf_type type;
-    enum sl_num num;
-    /* a value, as many of it as layers, sl_params.ratios or sections, the value for layers with a cache and 0 for the
-     * others (where sl_params.kinds are known: of keys' heads, those of each layer), 1 for layers of a window and 0 for the others (of the first
-     * SL_N_WINDOW_LIST layers where that is known), heads of
-     * each layer where SL_N_HEAD_WINDOW is known, or sl_params.clamps */
-    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS, SL_KEY_WINDOWS, SL_KEY_HEADS, SL_KEY_CLAMPS } form;
-};
-#define SL_END_KEYS {NULL, 0, 0, 0}
+/* Keys that an architecture has besides those of all, in the converter's order, by their numbers (arch_keys.c): each is written
+ * when the model has the number. One of all's comes here where it is named here. */
+#define SL_KEYS(...) (const enum sl_num[]){__VA_ARGS__, SL_N_NONE}
 
 /* Ids without a token are given names, so that vocab_size alone decides on memory: 0.1 GB here. Four
  * times the largest vocabulary of a large language model. */
 #define SL_MAX_VOCAB (1 << 20)
 
-enum sl_field_kind { SL_FIELD_INT, SL_FIELD_FLOAT, SL_FIELD_BOOL };
+/* Of one number, whatever the architecture (arch_numbers.c): an integer (U32), a number (F32) or true or false (BOOL), from min to max. */
+struct sl_bounds {
+    enum sl_gguf_type type;
+    double min, max;
+};
+const struct sl_bounds *sl_num_bounds(enum sl_num n);
 
-/* One entry of config.json. null counts as absent. */
+/* One entry of config.json. Of several with one number the last counts that is there. */
 struct sl_field {
     enum sl_num num;
     const char *name;
-    enum sl_field_kind kind;
-    bool required;
-    double min, max;
-    double otherwise; /* when absent and not required; NAN: stays absent */
+    bool needed;      /* without the number there is no model */
+    bool by_class;    /* `otherwise` is what a configuration class takes for an entry that is not there at all; null: none */
+    double otherwise; /* when absent or null; NAN: stays absent */
+    double min, max;  /* max 0: as all have it */
 };
-#define SL_END_FIELDS {SL_N_NONE, NULL, 0, false, 0, 0, 0}
+/* The number's name is joined here at once: files have shorter names of their own. */
+#define SL_FIELD(num, name, needed, by_class, otherwise, min, max) {SL_N_##num, name, needed, by_class, otherwise, min, max}
+#define SL_NEED(num, name) {SL_N_##num, name, true, false, NAN, 0, 0}
+#define SL_MAY(num, name) {SL_N_##num, name, false, false, NAN, 0, 0}
+#define SL_ELSE(num, name, otherwise) {SL_N_##num, name, false, false, otherwise, 0, 0}
+#define SL_CLASS(num, name, otherwise) {SL_N_##num, name, false, true, otherwise, 0, 0}
+#define SL_CLASS_NEED(num, name, otherwise) {SL_N_##num, name, true, true, otherwise, 0, 0}
+#define SL_END_FIELDS {SL_N_NONE, NULL, false, false, 0, 0, 0}
+
+/* Tables of them, and of tensors, and what else an architecture lists. */
+#define SL_FIELDS(...) (const struct sl_field *const[]){__VA_ARGS__, NULL}
+#define SL_TENSORS(...) (const struct sl_tensor_tmpl *const[]){__VA_ARGS__, NULL}
+#define SL_CLASSES(...) (const char *const[]){__VA_ARGS__, NULL}
+
+/* An entry of config.json that must be as llama.cpp's model is, of which no key tells; so is one that is not there. */
+struct sl_fact {
+    const char *name;
+    bool must;
+    const char *has; /* what that model has */
+};
+#define SL_FACTS(...) (const struct sl_fact[]){__VA_ARGS__, {NULL, false, NULL}}
+#define SL_OWN_HEAD {"tie_word_embeddings", false, "a head of its own"}
 
 struct sl_number {
     bool have;
@@ -210,11 +235,11 @@ struct sl_arrangement {
 
 struct sl_arch {
     const char *name;                /* general.architecture */
-    const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
-    const struct sl_field *fields, *more_fields; /* more_fields may be NULL */
-    const struct sl_tensor_tmpl *const *tensors; /* tables, NULL-terminated */
-    const enum sl_num *late;         /* numbers whose keys stand among its own, SL_N_NONE at the end; NULL: none */
-    const struct sl_key_tmpl *keys;  /* in place of arch_table.c's, behind those of all; NULL: those */
+    const char *const *classes;      /* SL_CLASSES, of config.json's "architectures" */
+    const struct sl_field *const *fields;        /* SL_FIELDS */
+    const struct sl_tensor_tmpl *const *tensors; /* SL_TENSORS */
+    const struct sl_fact *facts;     /* SL_FACTS; NULL: none */
+    const enum sl_num *keys;         /* SL_KEYS; NULL: none */
     /* Effect: fills derived numbers, facts, and values of inline tensors. */
     int (*derive)(struct sl_params *p, struct sl_error *e);
     /* Effect: *a, which is zeroed, = what is special about the template's tensors; NULL: nothing is. */
@@ -222,6 +247,7 @@ struct sl_arch {
     /* Returns whether a tensor is dropped; NULL: as sl_arch_drops says of names that begin with "model.layers.". */
     bool (*drops)(const struct sl_params *p, const char *name);
     enum sl_tokens tokens;
+    double theta;           /* what the configuration class takes for rope_theta; 0: 10000 */
     const char *mtp_prefix; /* of layers for multi-token prediction, which count from 0; NULL: "model.layers.", as others */
     const char *mtp_sign; /* with mtp_prefix: a tensor that is there when they are */
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
@@ -242,15 +268,14 @@ struct sl_arch {
     bool space_prefix;    /* writes tokenizer.ggml.add_space_prefix */
     /* tensors, each between spaces, whose products llama.cpp multiplies by a scale of the whole beside them; NULL: none */
     const char *own_scales;
-    bool says_no_scaling; /* its last key says that the rotary embedding is not scaled */
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_exaone_moe, sl_arch_glm_dsa,
-    sl_arch_glm4_moe, sl_arch_solar_open, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
-    sl_arch_qwen3moe, sl_arch_qwen3vl, sl_arch_qwen3vlmoe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
-    sl_arch_mistral_large3, sl_arch_llama4, sl_arch_hunyuan_moe, sl_arch_hy_v3,
-    sl_arch_ernie45_moe;
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_exaone_moe,
+    sl_arch_glm_dsa, sl_arch_glm4_moe, sl_arch_solar_open, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3,
+    sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_qwen3vl, sl_arch_qwen3vlmoe, sl_arch_qwen3next, sl_arch_qwen35,
+    sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2, sl_arch_mistral_large3, sl_arch_llama4, sl_arch_hunyuan_moe,
+    sl_arch_hy_v3, sl_arch_ernie45_moe;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -314,8 +339,6 @@ int sl_arch_part_rope(struct sl_params *p, double part, struct sl_error *e) SL_M
 /* Effect: the rows of a head that are rotated, a half where partial_rotary_factor does not say. Errors: SL_EUNSUPPORTED (type
  * llama3), SL_ESOURCE (an odd number, or none). */
 int sl_arch_half_rope(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
-/* Errors: SL_EUNSUPPORTED when config.json says that the embedding serves as the head. */
-int sl_arch_own_head(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Effect: numbers that stand in an object of config.json. Errors: SL_ESOURCE (an absent or absurd value). */
 int sl_arch_read_fields(struct sl_params *p, const struct cJSON *object, const struct sl_field *f, struct sl_error *e)
     SL_MUST_USE;
@@ -326,8 +349,8 @@ int sl_arch_need(const struct sl_params *p, enum sl_num n, struct sl_error *e) S
 /* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */
 void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 
-/* Facts of config.json where attention has plain heads and there are no experts (arch_llama.c). */
-extern const struct sl_field sl_arch_plain_fields[];
+/* Facts of config.json: of every model, and where attention has plain heads (arch_tensors.c). */
+extern const struct sl_field sl_arch_model_fields[], sl_arch_plain_fields[];
 
 /* Arranges a layer's experts that ship in one tensor each for gate with up and for down (SL_W_FUSED), transposed: of each expert a
  * row for each input, and gate's columns before up's (arch_tensors.c). */
@@ -343,10 +366,11 @@ extern const struct sl_tensor_tmpl sl_arch_common_tensors[], sl_arch_attention_t
 extern const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[];
 int sl_arch_latent_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
-/* Tensors and facts of config.json of DeepSeek-V3's form, and what follows from them; indexer
+/* Tensors, facts of config.json and keys of DeepSeek-V3's form, and what follows from them; indexer
  * and layers for multi-token prediction are described, and left to the caller (arch_deepseek2.c). */
 extern const struct sl_tensor_tmpl *const sl_arch_latent_tensors[];
 extern const struct sl_field sl_arch_latent_fields[];
+extern const enum sl_num sl_arch_latent_keys[];
 int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
 /* Errors: SL_ESOURCE when experts, their groups or the dense layers before them are more than there can be
@@ -393,9 +417,9 @@ int sl_arch_layer_list(struct sl_params *p, const char *name, enum sl_layer_kind
  * converter's order. */
 int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: Qwen3's attention, whose heads of q and k have norms; heads_kv: what the class takes where num_key_value_heads is absent.
- * Errors: SL_EUNSUPPORTED (biases), SL_ESOURCE (arch_qwen.c). */
-int sl_arch_normed_attention(struct sl_params *p, uint64_t heads_kv, struct sl_error *e) SL_MUST_USE;
+/* Qwen3's attention, whose heads of q and k have norms. Errors: SL_EUNSUPPORTED (rope_scaling), SL_ESOURCE (arch_qwen.c). */
+extern const struct sl_fact sl_arch_normed_facts[];
+int sl_arch_normed_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
 /* Facts of Qwen's config.json where there are experts. Errors: SL_EUNSUPPORTED when it tells of layers without some
  * (arch_qwen.c). */

@@ -110,8 +110,8 @@ refused($a13b, 'other numbers', 6, qr/rope_scaling of type dynamic with alpha 50
 refused($a13b, 'layers that differ', 6, qr/"moe_topk" has other numbers than 2, and llama\.cpp's hunyuan-moe has one for all layers$/, entry(moe_topk => [2, 2, 1]));
 refused($a13b, 'no list', 7, qr/config\.json has no "moe_topk", a positive integer or a list of such, which HunYuanMoEV1ForCausalLM needs$/, entry(moe_topk => []));
 refused($a13b, 'narrower experts', 6, qr/has experts of "intermediate_size" and one shared one in all layers; "moe_intermediate_size",/, entry(moe_intermediate_size => [128, 128, 128]));
-refused($a13b, 'keys of other layers', 6, qr/"use_cla" is not false, which llama\.cpp's hunyuan-moe has$/, entry(use_cla => $true));
-refused($a13b, 'no norms', 6, qr/"use_qk_norm" is not true, which llama\.cpp's hunyuan-moe has$/, entry(use_qk_norm => $false));
+refused($a13b, 'keys of other layers', 6, qr/"use_cla" is true, and llama\.cpp's hunyuan-moe has keys of its own in each layer$/, entry(use_cla => $true));
+refused($a13b, 'no norms', 6, qr/"use_qk_norm" is false, and llama\.cpp's hunyuan-moe has norms on the heads of q and k$/, entry(use_qk_norm => $false));
 refused($a13b, 'no tokenizer', 7, qr/hy\.tiktoken is missing$/, sub { unlink "$_[0]/hy.tiktoken" }, 'convert');
 refused($a13b, 'another class', 6, qr/\(hy\.tiktoken\) of tokenizer_class 'QWenTokenizer' in tokenizer_config\.json; supported: 'HYTokenizer', Hunyuan-A13B's$/,
     sub { edit_json("$_[0]/tokenizer_config.json", sub { $_[0]{tokenizer_class} = 'QWenTokenizer' }) }, 'convert');
@@ -121,7 +121,7 @@ refused($a13b, 'a token too few', 7, qr/hy\.tiktoken has 899 tokens, which with 
     sub { spit("$_[0]/hy.tiktoken", slurp("$_[0]/hy.tiktoken") =~ s/[^\n]+\n\z//r) }, 'convert');
 refused($source{hy3}, 'dense behind experts', 6, qr/"mlp_layer_types" has another entry for layer 2 than dense in the first layers and sparse/, entry(mlp_layer_types => [qw(dense sparse dense)]));
 refused($source{hy3}, 'too few', 7, qr/"mlp_layer_types" is no list of 3 entries/, entry(mlp_layer_types => ['dense']));
-refused($source{hy3}, 'softmax', 6, qr/"moe_router_use_sigmoid" is not true, which llama\.cpp's hy_v3 has$/, entry(moe_router_use_sigmoid => $false));
+refused($source{hy3}, 'softmax', 6, qr/"moe_router_use_sigmoid" is false, and llama\.cpp's hy_v3 has routing by sigmoid$/, entry(moe_router_use_sigmoid => $false));
 refused($source{hy3}, 'softmax by another name', 6, qr/"scoring_func" is 'softmax'; supported for HYV3ForCausalLM: sigmoid$/, entry(scoring_func => 'softmax'));
 refused($source{hy3}, 'one that is not there', 7, qr/missing from the checkpoint: .* Without layers for multi-token prediction, give --no-mtp$/, entry(num_nextn_predict_layers => 2));
 refused($source{hy38}, 'a NaN', 7, qr/tensor 'model\.layers\.1\.mlp\.experts\.7\.up_proj\.weight' in '.*': row 127, column 255 is NaN or infinite/,

@@ -136,7 +136,7 @@ refused($flash, 'a scale of experts', 6, qr/"routed_scaling_factor" is not 1, an
 refused($flash, 'experts as they come', 6, qr/"norm_topk_prob" is false, /, config_edit(sub { $_[0]{norm_topk_prob} = JSON::PP::false() }));
 refused($flash, 'another choice', 6, qr/"topk_method" is 'greedy'; supported for $of: noaux_tc$/, config_edit(sub { $_[0]{topk_method} = 'greedy' }));
 refused($flash, 'softmax', 6, qr/"scoring_func" is 'softmax'; supported for $of: sigmoid$/, config_edit(sub { $_[0]{scoring_func} = 'softmax' }));
-refused($flash, 'biases', 6, qr/"attention_bias" is true, which llama\.cpp's mimo2 cannot have$/, config_edit(sub { $_[0]{attention_bias} = JSON::PP::true() }));
+refused($flash, 'biases', 6, qr/"attention_bias" is true, and llama\.cpp's mimo2 has no biases$/, config_edit(sub { $_[0]{attention_bias} = JSON::PP::true() }));
 refused($flash, 'half a rotary embedding', 7, qr/has no "partial_rotary_factor", which $of needs$/, config_edit(sub { delete $_[0]{partial_rotary_factor} }));
 refused($source{v26}, 'groups of another size', 6, qr/quantization_config\.mxfp4_block_size is 16; supported: 32$/, config_edit(sub { $_[0]{quantization_config}{mxfp4_block_size} = 16 }));
 refused($source{v26}, 'an exponent that is none', 7, qr/tensor 'model\.layers\.1\.mlp\.experts\.3\.up_proj\.weight': scale \[0, 1\] in '.*_scale' .* is nan, /,

@@ -102,7 +102,7 @@ refused($source, 'its rules in another model', 6, qr/tokenizer\.json splits text
 });
 
 refused($m3, 'another activation', 6, qr/"swiglu_alpha" is 1\.5, and llama\.cpp's minimax-m3 has 1\.702$/, config_edit(sub { $_[0]{swiglu_alpha} = 1.5 }));
-refused($m3, 'norms as they are', 6, qr/"use_gemma_norm" is false, and MiniMaxM3SparseForCausalLM's norms are stored less one$/, config_edit(sub { $_[0]{use_gemma_norm} = JSON::PP::false() }));
+refused($m3, 'norms as they are', 6, qr/"use_gemma_norm" is false, and llama\.cpp's minimax-m3 has norms that are stored less one$/, config_edit(sub { $_[0]{use_gemma_norm} = JSON::PP::false() }));
 refused($m3, 'no list of layers', 7, qr/"moe_layer_freq" is no list of 4 entries, one for each layer$/, config_edit(sub { pop @{ $_[0]{moe_layer_freq} } }));
 refused($m3, 'an entry for a layer', 7, qr/"moe_layer_freq" has an entry for layer 1 that is not 0 or 1$/, config_edit(sub { $_[0]{moe_layer_freq}[1] = 2 }));
 refused($m3, 'a dense layer last', 6, qr/"moe_layer_freq" tells of a dense layer, 3, behind those with experts, which llama\.cpp cannot run$/,

@@ -120,7 +120,7 @@ refused($source{fp8}, 'heads that do not divide', 7, qr/"linear_num_value_heads"
 refused($source{fp8}, 'heads of two widths', 6, qr/"linear_key_head_dim" and "linear_value_head_dim" differ, which llama\.cpp's qwen35moe cannot have$/, text_edit(sub { $_[0]{linear_key_head_dim} = 64 }));
 refused($source{dense}, 'layers in another order', 6, qr/"layer_types" has another layer 1 than "full_attention_interval" 4, by which llama\.cpp's qwen35 goes$/,
     text_edit(sub { $_[0]{layer_types}[1] = 'full_attention' }));
-refused($source{dense}, 'biases', 6, qr/"attention_bias" is true, which llama\.cpp's qwen35 cannot have$/, text_edit(sub { $_[0]{attention_bias} = JSON::PP::true() }));
+refused($source{dense}, 'biases', 6, qr/"attention_bias" is true, and llama\.cpp's qwen35 has no biases$/, text_edit(sub { $_[0]{attention_bias} = JSON::PP::true() }));
 refused($source{dense}, 'odd sections', 7, qr/"mrope_section" is no list of small integers$/, text_edit(sub { $_[0]{rope_parameters}{mrope_section} = [1, 1.5] }));
 refused($source{fp8}, 'a shared expert without a size', 7, qr/has no "shared_expert_intermediate_size", which Qwen3_5MoeForConditionalGeneration needs$/, text_edit(sub { delete $_[0]{shared_expert_intermediate_size} }));
 refused($source{moe}, 'other experts', 7, qr/tensor 'model\.layers\.0\.mlp\.experts\.gate_up_proj': expected shape \[4, 384, 256\] by config\.json, found \[4, 512, 256\]$/, text_edit(sub { $_[0]{moe_intermediate_size} = 192 }));
