@@ -162,19 +162,16 @@ static int change_verb(const struct change *k, int argc, const char **argv, stru
         "also remove the partial files, those of jobs cancelled before as well: nothing is left "
         "for retry", NULL};
     const struct poptOption sets[] = {
-        {"priority", 'p', POPT_ARG_INT, &a.priority, 0, "0 to 100; ten more is twice the share",
-         "N"},
-        {"add-label", 'l', POPT_ARG_STRING, NULL, VAL_ADD, "add a label; may be repeated", "LABEL"},
-        {"remove-label", 0, POPT_ARG_STRING, NULL, VAL_REMOVE,
-         "take a label away; may be repeated", "LABEL"},
-        {"attempts", 0, POPT_ARG_INT, &a.attempts, 0,
-         "failures of a task before it is quarantined", "N"},
+        CLI_NUMBER("priority", 'p', &a.priority, "0 to 100; ten more is twice the share", "N"),
+        CLI_CALL("add-label", 'l', VAL_ADD, "add a label; may be repeated", "LABEL"),
+        CLI_CALL("remove-label", 0, VAL_REMOVE, "take a label away; may be repeated", "LABEL"),
+        CLI_NUMBER("attempts", 0, &a.attempts, "failures of a task before it is quarantined", "N"),
         POPT_TABLEEND,
     };
     const struct poptOption common[] = {
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines, one for each job", NULL},
-        {"parsable", 0, POPT_ARG_NONE, &a.parsable, 0, "print the jobs' numbers alone", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_FLAG("json", 0, &a.json, "JSON lines, one for each job"),
+        CLI_FLAG("parsable", 0, &a.parsable, "print the jobs' numbers alone"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
     struct poptOption table[12];

@@ -212,7 +212,7 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
               void *user, struct sl_error *e)
 {
     struct poptOption all[] = {
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, (void *)table, 0, "Options:", NULL},
+        CLI_TABLE((void *)table, "Options:"),
         {"help", 'h', POPT_ARG_NONE, NULL, 'h', "show this text", NULL},
         POPT_TABLEEND,
     };

@@ -50,6 +50,14 @@ struct cli_args {
     int n_pos;
 };
 
+/* Options of a verb's table, with the variable: given or not, a text, a whole number; one that calls cli_parse's on_val with
+ * `val`; and other options under a heading. */
+#define CLI_FLAG(name, letter, to, help) {name, letter, POPT_ARG_NONE, to, 0, help, NULL}
+#define CLI_TEXT(name, letter, to, help, arg) {name, letter, POPT_ARG_STRING, to, 0, help, arg}
+#define CLI_NUMBER(name, letter, to, help, arg) {name, letter, POPT_ARG_INT, to, 0, help, arg}
+#define CLI_CALL(name, letter, val, help, arg) {name, letter, POPT_ARG_STRING, NULL, val, help, arg}
+#define CLI_TABLE(options, heading) {NULL, 0, POPT_ARG_INCLUDE_TABLE, options, 0, heading, NULL}
+
 /* Effect: parses argv by the table (values go to the table's variables; a
  * non-zero `val` calls on_val(val, argument, user) when given). "--help" prints
  * usage, the verb's text and options to stdout and gives 1. Errors: SL_EUSAGE

@@ -89,12 +89,9 @@ static int run(int argc, const char **argv, struct sl_error *e)
 {
     struct config_args a = {0};
     const struct poptOption table[] = {
-        {"origin", 0, POPT_ARG_NONE, &a.origin, 0,
-         "with each value: what it means, and the file and line, variable or default it is from",
-         NULL},
-        {"config", 0, POPT_ARG_STRING, &a.file, 0,
-         "this configuration file in place of the user's and the system's", "FILE"},
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines, one for each setting or file", NULL},
+        CLI_FLAG("origin", 0, &a.origin, "with each value: what it means, and the file and line, variable or default it is from"),
+        CLI_TEXT("config", 0, &a.file, "this configuration file in place of the user's and the system's", "FILE"),
+        CLI_FLAG("json", 0, &a.json, "JSON lines, one for each setting or file"),
         POPT_TABLEEND,
     };
     struct cli_args args;

@@ -34,12 +34,11 @@ static int run(int argc, const char **argv, struct sl_error *e)
     struct args a = {0};
     struct poptOption plan[CLI_PLAN_TABLE_MAX], conv[CONVERT_TABLE_MAX];
     const struct poptOption table[] = {
-        {"output", 'o', POPT_ARG_STRING, &a.output, 0,
-         "output file, or a folder for a file named by the GGUF convention (default: here); FOLDER/ is "
-         "made where only its last part is missing",
-         "PATH"},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan, 0, "What is made:", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, conv, 0, "How it is made:", NULL},
+        CLI_TEXT("output", 'o', &a.output,
+                 "output file, or a folder for a file named by the GGUF convention (default: here); FOLDER/ is made where only its last "
+                 "part is missing", "PATH"),
+        CLI_TABLE(plan, "What is made:"),
+        CLI_TABLE(conv, "How it is made:"),
         POPT_TABLEEND,
     };
     struct cli_args args;

@@ -538,11 +538,11 @@ static int run_diff(int argc, const char **argv, struct sl_error *e)
 {
     struct diff_args a = {0};
     struct poptOption table[] = {
-        {"tensor", 't', POPT_ARG_STRING, &a.tensor, 0, "only tensors whose name matches (shell pattern)", "PATTERN"},
-        {"tensors-only", 0, POPT_ARG_NONE, &a.tensors_only, 0, "leave metadata out", NULL},
-        {"imatrix", 0, POPT_ARG_STRING, &a.imatrix, 0, "also weigh errors by an importance matrix", "FILE"},
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines on standard output", NULL},
-        {"quiet", 'q', POPT_ARG_NONE, &a.quiet, 0, "no progress", NULL},
+        CLI_TEXT("tensor", 't', &a.tensor, "only tensors whose name matches (shell pattern)", "PATTERN"),
+        CLI_FLAG("tensors-only", 0, &a.tensors_only, "leave metadata out"),
+        CLI_TEXT("imatrix", 0, &a.imatrix, "also weigh errors by an importance matrix", "FILE"),
+        CLI_FLAG("json", 0, &a.json, "JSON lines on standard output"),
+        CLI_FLAG("quiet", 'q', &a.quiet, "no progress"),
         POPT_TABLEEND,
     };
     struct cli_args args;

@@ -205,8 +205,8 @@ static int run(int argc, const char **argv, struct sl_error *e)
     struct doctor d = {0};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
-        {"json", 0, POPT_ARG_NONE, &d.json, 0, "JSON lines, one for each finding", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_FLAG("json", 0, &d.json, "JSON lines, one for each finding"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
     struct cli_args args;

@@ -201,11 +201,11 @@ static int run_imatrix(int argc, const char **argv, struct sl_error *e)
 {
     struct imatrix_args a = {0};
     struct poptOption table[] = {
-        {"entries", 0, POPT_ARG_NONE, &a.entries, 0, "list every entry", NULL},
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "one JSON line", NULL},
-        {"convert", 0, POPT_ARG_STRING, &a.convert, 0,
-         "write it to a new file, .gguf or .dat, else in the other format; the weights stay equal bit by bit", "OUT"},
-        {"format", 0, POPT_ARG_STRING, &a.format, 0, "the format of that file, whatever its name ends with", "dat|gguf"},
+        CLI_FLAG("entries", 0, &a.entries, "list every entry"),
+        CLI_FLAG("json", 0, &a.json, "one JSON line"),
+        CLI_TEXT("convert", 0, &a.convert,
+                 "write it to a new file, .gguf or .dat, else in the other format; the weights stay equal bit by bit", "OUT"),
+        CLI_TEXT("format", 0, &a.format, "the format of that file, whatever its name ends with", "dat|gguf"),
         POPT_TABLEEND,
     };
     struct cli_args args;

@@ -371,9 +371,9 @@ static int run_inspect(int argc, const char **argv, struct sl_error *e)
 {
     struct inspect_args a = {0};
     struct poptOption table[] = {
-        {"tensors", 't', POPT_ARG_NONE, &a.tensors, 0, "the list of tensors; beside it only what --kv asks for", NULL},
-        {"kv", 'k', POPT_ARG_STRING, &a.key, 0, "print one metadata value in full", "KEY"},
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "one JSON line", NULL},
+        CLI_FLAG("tensors", 't', &a.tensors, "the list of tensors; beside it only what --kv asks for"),
+        CLI_TEXT("kv", 'k', &a.key, "print one metadata value in full", "KEY"),
+        CLI_FLAG("json", 0, &a.json, "one JSON line"),
         POPT_TABLEEND,
     };
     struct cli_args args;

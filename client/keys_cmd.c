@@ -92,13 +92,10 @@ static int run(int argc, const char **argv, struct sl_error *e)
 {
     struct keys_args a = {0};
     const struct poptOption table[] = {
-        {"role", 0, POPT_ARG_STRING, &a.role, 0,
-         "what the allow-list's line permits (default submitter)", "worker|submitter|admin"},
-        {"name", 0, POPT_ARG_STRING, &a.name, 0, "the name in that line (default: the host's)",
-         "NAME"},
-        {"show", 0, POPT_ARG_NONE, &a.show, 0, "make nothing: print the line of an existing key file",
-         NULL},
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "one JSON line", NULL},
+        CLI_TEXT("role", 0, &a.role, "what the allow-list's line permits (default submitter)", "worker|submitter|admin"),
+        CLI_TEXT("name", 0, &a.name, "the name in that line (default: the host's)", "NAME"),
+        CLI_FLAG("show", 0, &a.show, "make nothing: print the line of an existing key file"),
+        CLI_FLAG("json", 0, &a.json, "one JSON line"),
         POPT_TABLEEND,
     };
     struct cli_args args;

@@ -289,13 +289,12 @@ static int run(int argc, const char **argv, struct sl_error *e)
     struct args a = {.max_buffer = UNSET};
     struct poptOption plan[CLI_PLAN_TABLE_MAX], conv[CONVERT_TABLE_MAX];
     const struct poptOption table[] = {
-        {"keep-split", 0, POPT_ARG_NONE, &a.plan.keep_split, 0,
-         "split the output as the input is; of one file it is one, OUT.gguf (llama-quantize: OUT-00001-of-00001.gguf)", NULL},
-        {"prune-layers", 0, POPT_ARG_STRING, &a.prune, 0,
-         "leave these layers out and number the others anew", "L0,L1,..."},
-        {"max-buffer-size", 0, POPT_ARG_INT, &a.max_buffer, 0, "--mem in MiB, as llama-quantize has it", "MIB"},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan, 0, "What is made:", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, conv, 0, "How it is made:", NULL},
+        CLI_FLAG("keep-split", 0, &a.plan.keep_split,
+                 "split the output as the input is; of one file it is one, OUT.gguf (llama-quantize: OUT-00001-of-00001.gguf)"),
+        CLI_TEXT("prune-layers", 0, &a.prune, "leave these layers out and number the others anew", "L0,L1,..."),
+        CLI_NUMBER("max-buffer-size", 0, &a.max_buffer, "--mem in MiB, as llama-quantize has it", "MIB"),
+        CLI_TABLE(plan, "What is made:"),
+        CLI_TABLE(conv, "How it is made:"),
         POPT_TABLEEND,
     };
     const char **given = argc > 3 ? without_negatives(argc, argv) : NULL;

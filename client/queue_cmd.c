@@ -118,15 +118,12 @@ static int list_verb(const struct cli_verb *verb, enum sl_message_id kind, int l
     struct queue_args a = {.limit = limit};
     struct poptOption service[SERVICE_TABLE_MAX], form[FORM_TABLE_MAX];
     const struct poptOption table[] = {
-        {"state", 's', POPT_ARG_STRING, &a.states, 0,
-         "only jobs in these states, names with commas between them", "STATES"},
-        {"label", 'l', POPT_ARG_STRING, NULL, VAL_LABEL,
-         "only jobs with this label; may be repeated: with all of them", "LABEL"},
-        {"limit", 'n', POPT_ARG_INT, &a.limit, 0,
-         kind == SL_M_HISTORY ? "so many at most (default 100; 0: all)"
-                              : "so many at most (default: all)", "N"},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, form, 0, "Form:", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_TEXT("state", 's', &a.states, "only jobs in these states, names with commas between them", "STATES"),
+        CLI_CALL("label", 'l', VAL_LABEL, "only jobs with this label; may be repeated: with all of them", "LABEL"),
+        CLI_NUMBER("limit", 'n', &a.limit,
+                   kind == SL_M_HISTORY ? "so many at most (default 100; 0: all)" : "so many at most (default: all)", "N"),
+        CLI_TABLE(form, "Form:"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
     struct cli_args args;

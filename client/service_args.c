@@ -15,18 +15,15 @@
 void service_table(struct service_args *a, struct poptOption table[SERVICE_TABLE_MAX])
 {
     const struct poptOption t[] = {
-        {"connect", 0, POPT_ARG_STRING, &a->connect, 0,
-         "the daemon's endpoint: ipc:///PATH or tcp://HOST:PORT (default: $SLUICE_ENDPOINT, "
-         "sluice.conf)", "ENDPOINT"},
-        {"key", 0, POPT_ARG_STRING, &a->key, 0, "own key file, for tcp ('sluice keys' makes it)",
-         "FILE"},
-        {"server-key", 0, POPT_ARG_STRING, &a->server_key, 0,
-         "the daemon's public key file, for tcp", "FILE"},
-        {"plain-tcp", 0, POPT_ARG_NONE, &a->plain_tcp, 0, "tcp on loopback without keys", NULL},
-        {"timeout", 0, POPT_ARG_INT, &a->timeout, 0,
-         "how long to wait for the daemon, and for its name's address (default 10; by ipc at once when nobody listens)", "SECONDS"},
-        {"config", 0, POPT_ARG_STRING, &a->config, 0,
-         "this configuration file in place of the user's and the system's", "FILE"},
+        CLI_TEXT("connect", 0, &a->connect,
+                 "the daemon's endpoint: ipc:///PATH or tcp://HOST:PORT (default: $SLUICE_ENDPOINT, sluice.conf)", "ENDPOINT"),
+        CLI_TEXT("key", 0, &a->key, "own key file, for tcp ('sluice keys' makes it)", "FILE"),
+        CLI_TEXT("server-key", 0, &a->server_key, "the daemon's public key file, for tcp", "FILE"),
+        CLI_FLAG("plain-tcp", 0, &a->plain_tcp, "tcp on loopback without keys"),
+        CLI_NUMBER("timeout", 0, &a->timeout,
+                   "how long to wait for the daemon, and for its name's address (default 10; by ipc at once when nobody listens)",
+                   "SECONDS"),
+        CLI_TEXT("config", 0, &a->config, "this configuration file in place of the user's and the system's", "FILE"),
         POPT_TABLEEND,
     };
 
@@ -103,11 +100,9 @@ bool service_is_local(const struct service *s)
 void form_table(struct form_args *a, struct poptOption table[FORM_TABLE_MAX])
 {
     const struct poptOption t[] = {
-        {"json", 0, POPT_ARG_NONE, &a->json, 0, "JSON lines, one for each", NULL},
-        {"parsable", 0, POPT_ARG_NONE, &a->parsable, 0,
-         "for programs: no head, fields separated by |, numbers and times in full", NULL},
-        {"format", 'o', POPT_ARG_STRING, &a->fields, 0,
-         "fields to show, in this order: names with commas between them, or all", "FIELDS"},
+        CLI_FLAG("json", 0, &a->json, "JSON lines, one for each"),
+        CLI_FLAG("parsable", 0, &a->parsable, "for programs: no head, fields separated by |, numbers and times in full"),
+        CLI_TEXT("format", 'o', &a->fields, "fields to show, in this order: names with commas between them, or all", "FIELDS"),
         POPT_TABLEEND,
     };
 

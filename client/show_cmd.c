@@ -112,11 +112,10 @@ static int run_show(int argc, const char **argv, struct sl_error *e)
     struct show_args a = {0};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines, one for each job", NULL},
-        {"tasks", 0, POPT_ARG_NONE, &a.tasks, 0, "also a letter for each task", NULL},
-        {"recipe", 0, POPT_ARG_NONE, &a.recipe, 0, "print the text of the job's recipe, nothing else",
-         NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_FLAG("json", 0, &a.json, "JSON lines, one for each job"),
+        CLI_FLAG("tasks", 0, &a.tasks, "also a letter for each task"),
+        CLI_FLAG("recipe", 0, &a.recipe, "print the text of the job's recipe, nothing else"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
     struct cli_args args;
@@ -242,10 +241,10 @@ static int run_logs(int argc, const char **argv, struct sl_error *e)
     struct log_args a = {0};
     struct poptOption service[SERVICE_TABLE_MAX], form[FORM_TABLE_MAX];
     const struct poptOption table[] = {
-        {"follow", 'f', POPT_ARG_NONE, &a.follow, 0, "go on with what happens, until Ctrl-C", NULL},
-        {"since", 0, POPT_ARG_INT, &a.since, 0, "only events with numbers above this one", "EVENT"},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, form, 0, "Form:", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_FLAG("follow", 'f', &a.follow, "go on with what happens, until Ctrl-C"),
+        CLI_NUMBER("since", 0, &a.since, "only events with numbers above this one", "EVENT"),
+        CLI_TABLE(form, "Form:"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
     struct cli_args args;

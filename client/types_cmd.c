@@ -62,7 +62,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
 {
     int json = 0, rc;
     const struct poptOption table[] = {
-        {"json", 0, POPT_ARG_NONE, &json, 0, "one JSON object on stdout", NULL},
+        CLI_FLAG("json", 0, &json, "one JSON object on stdout"),
         POPT_TABLEEND,
     };
     struct cli_args a;

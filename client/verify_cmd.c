@@ -280,15 +280,16 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
     const char *job = NULL;
     struct poptOption service[SERVICE_TABLE_MAX];
     struct poptOption table[] = {
-        {"source", 's', POPT_ARG_STRING, &a.source, 0, "make blocks again from this checkpoint and compare bytes", "CHECKPOINT"},
-        {"imatrix", 0, POPT_ARG_STRING, &a.imatrix, 0, "the importance matrix that the output was made with (a synthetic one is made again anyway)", "FILE"},
-        {"sample", 'n', POPT_ARG_STRING, &a.sample, 0, "how much of it: a share, a number of blocks of each tensor, or all (default 1%)", "1%|N|all"},
-        {"seed", 0, POPT_ARG_INT, &a.seed, 0, "choose other blocks (default 1)", "N"},
-        {"sha256", 0, POPT_ARG_NONE, &a.sha256, 0, "also print each file's SHA-256 over its tensors, as llama-gguf-hash does", NULL},
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines on standard output", NULL},
-        {"quiet", 'q', POPT_ARG_NONE, &a.quiet, 0, "no progress", NULL},
-        {"job", 'j', POPT_ARG_STRING, &job, 0, "in place of a file: have the service verify this job's files against its source", "JOB"},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon, for --job:", NULL},
+        CLI_TEXT("source", 's', &a.source, "make blocks again from this checkpoint and compare bytes", "CHECKPOINT"),
+        CLI_TEXT("imatrix", 0, &a.imatrix,
+                 "the importance matrix that the output was made with (a synthetic one is made again anyway)", "FILE"),
+        CLI_TEXT("sample", 'n', &a.sample, "how much of it: a share, a number of blocks of each tensor, or all (default 1%)", "1%|N|all"),
+        CLI_NUMBER("seed", 0, &a.seed, "choose other blocks (default 1)", "N"),
+        CLI_FLAG("sha256", 0, &a.sha256, "also print each file's SHA-256 over its tensors, as llama-gguf-hash does"),
+        CLI_FLAG("json", 0, &a.json, "JSON lines on standard output"),
+        CLI_FLAG("quiet", 'q', &a.quiet, "no progress"),
+        CLI_TEXT("job", 'j', &job, "in place of a file: have the service verify this job's files against its source", "JOB"),
+        CLI_TABLE(service, "Which daemon, for --job:"),
         POPT_TABLEEND,
     };
     struct verify_sample sample;

@@ -86,11 +86,10 @@ static int run_watch(int argc, const char **argv, struct sl_error *e)
     struct args a = {.interval = UNSET};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "events, status and ends as JSON lines", NULL},
-        {"interval", 'i', POPT_ARG_INT, &a.interval, 0,
-         "between plain lines, where no bar can be drawn (default 10), or JSON status lines "
-         "(default 1)", "SECONDS"},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_FLAG("json", 0, &a.json, "events, status and ends as JSON lines"),
+        CLI_NUMBER("interval", 'i', &a.interval,
+                   "between plain lines, where no bar can be drawn (default 10), or JSON status lines (default 1)", "SECONDS"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
 
@@ -111,11 +110,10 @@ static int run_wait(int argc, const char **argv, struct sl_error *e)
     struct args a = {.interval = UNSET};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
-        {"timeout", 0, POPT_ARG_STRING, &a.timeout, 0,
-         "give up after so long with exit code 124, such as 30s, 10min or 2h (a number alone: seconds); "
-         "the jobs go on", "TIME"},
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "events, status and ends as JSON lines", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_TEXT("timeout", 0, &a.timeout,
+                 "give up after so long with exit code 124, such as 30s, 10min or 2h (a number alone: seconds); the jobs go on", "TIME"),
+        CLI_FLAG("json", 0, &a.json, "events, status and ends as JSON lines"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
 

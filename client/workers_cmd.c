@@ -19,8 +19,8 @@ static int run_workers(int argc, const char **argv, struct sl_error *e)
     struct form_args fa = {0};
     struct poptOption service[SERVICE_TABLE_MAX], form[FORM_TABLE_MAX];
     const struct poptOption table[] = {
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, form, 0, "Form:", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_TABLE(form, "Form:"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
     struct service s = {0};
@@ -100,9 +100,9 @@ static int run_drain(int argc, const char **argv, struct sl_error *e)
     int all = 0, json = 0;
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
-        {"all", 'a', POPT_ARG_NONE, &all, 0, "all workers", NULL},
-        {"json", 0, POPT_ARG_NONE, &json, 0, "JSON lines, one for each worker", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        CLI_FLAG("all", 'a', &all, "all workers"),
+        CLI_FLAG("json", 0, &json, "JSON lines, one for each worker"),
+        CLI_TABLE(service, "Which daemon:"),
         POPT_TABLEEND,
     };
     struct service s = {0};
