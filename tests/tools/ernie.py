@@ -19,7 +19,7 @@ from gguf_same import same_keys, same_values
 from kimi import TEXT
 from model_keys import special_keys
 from reference import Checkpoint
-from shard_maker import ShardMaker, arguments, write_json
+from shard_maker import ShardMaker, config_of, run, set_entries, write_json
 
 VOCAB, PIECES = 1100, 1000
 CONFIG = {"architectures": ["Ernie4_5_MoeForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 256,
@@ -43,16 +43,8 @@ class Maker(ShardMaker):
         super().__init__(11)
         self.fp8 = fp8
 
-    def norm(self, name, n):
-        self.add_bf16(name, np.float32(1) + np.float32(0.1) * self.gauss(n))
-
     def weight(self, name, *shape):
         (self.blocks if self.fp8 else self.bf16)(name, *shape)
-
-    def network(self, p, ff, n):
-        self.weight(p + "down_proj.weight", n, ff)
-        self.weight(p + "gate_proj.weight", ff, n)
-        self.weight(p + "up_proj.weight", ff, n)
 
     def layer(self, p, c, moe):
         n, d, ff = c["hidden_size"], c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"], c["moe_intermediate_size"]
@@ -160,9 +152,7 @@ def cmd_make(a):
     c = dict(CONFIG)
     if a.fp8:
         c["quantization_config"] = {"activation_scheme": "dynamic", "quant_method": "fp8", "weight_block_size": [128, 128]}
-    for item in a.set:
-        name, value = item.split("=", 1)
-        c[name] = json.loads(value)
+    set_entries(c, a.set)
     m, n = Maker(a.fp8), c["hidden_size"]
     if not c["tie_word_embeddings"]:
         m.bf16("lm_head.weight", c["vocab_size"], n)
@@ -176,10 +166,6 @@ def cmd_make(a):
     m.bf16("model.mtp_block.0.self_attn.q_proj.weight", n, n)
     m.write_model(a.dir, {k: v for k, v in c.items() if v is not None or k == "rope_scaling"})
     write_tokenizer(a.dir)
-
-
-def config_of(folder):
-    return json.load(open(os.path.join(folder, "config.json")))
 
 
 def expected_keys(c):
@@ -228,12 +214,5 @@ def cmd_compare(a):
     return same_values(a.files, lambda: wanted(ck, config_of(a.dir)))
 
 
-def main():
-    p = arguments(__doc__, "fp8")
-    p.add_argument("--set", action="append", default=[])
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "fp8"))

@@ -7,7 +7,6 @@
   exaone.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and the tokenizer's, and their order
   exaone.py compare DIR FILE.gguf... [--no-mtp]   each tensor's bytes: F32, or F16 or BF16 of it
 """
-import json
 import sys
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from gguf_same import same_keys, same_values
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint
-from shard_maker import ShardMaker, arguments, qwen2_tokenizer
+from shard_maker import ShardMaker, config_of, qwen2_tokenizer, run, set_entries
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]"
          r"|\s+(?!\S)|\s+")
@@ -97,9 +96,7 @@ def cmd_make(a):
     c = dict(CONFIG)
     if a.no_mtp:
         del c["num_nextn_predict_layers"]
-    for item in a.set:
-        name, value = item.split("=", 1)
-        c[name] = json.loads(value)
+    set_entries(c, a.set)
     c = {k: v for k, v in c.items() if v is not None}
     form = "bf16" if a.bf16 else "blocks" if a.blocks else "rows"
     m, n = Maker(c, form), c["hidden_size"]
@@ -146,7 +143,7 @@ def expected_keys(c, mtp):
 
 
 def cmd_keys(a):
-    c = json.load(open(a.dir + "/config.json"))
+    c = config_of(a.dir)
     return same_keys(a.files[0], ("exaone-moe.", "tokenizer."), expected_keys(c, not a.no_mtp)
                      + tokenizer_keys(a.dir, "exaone-moe", c["vocab_size"]) + special_keys(a.dir))
 
@@ -179,12 +176,5 @@ def cmd_compare(a):
     return same_values(a.files, lambda: wanted(ck, not a.no_mtp))
 
 
-def main():
-    p = arguments(__doc__, "bf16", "blocks", "no-mtp")
-    p.add_argument("--set", action="append", default=[])
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "bf16", "blocks", "no-mtp"))

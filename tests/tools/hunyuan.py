@@ -18,7 +18,7 @@ from gguf_same import same_keys, same_values
 from kimi import TEXT, joined, shown, train
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint, to_bf16
-from shard_maker import TINY, ShardMaker, arguments, write_json
+from shard_maker import TINY, ShardMaker, config_of, run, set_entries, write_json
 
 BASE, EXTRAS = 900, 205
 BOTH = {"attention_bias": False, "hidden_act": "silu", "hidden_size": 256, "initializer_range": 0.02, "mlp_bias": False, "num_experts": 8,
@@ -59,20 +59,12 @@ class Maker(ShardMaker):
         super().__init__(9)
         self.fp8 = fp8
 
-    def norm(self, name, n):
-        self.add_bf16(name, np.float32(1) + np.float32(0.1) * self.gauss(n))
-
     def weight(self, name, *shape):
         if not self.fp8:
             return self.bf16(name, *shape)
         self.e4m3(name, *shape)
         self.add(name + "_scale", "BF16", to_bf16(np.float32((0.75 + 0.5 * self.rng.random()) / (60 * shape[-1] ** 0.5))).reshape(()))
         self.add_bf16(name[:-len("weight")] + "input_scale", np.ones(1, np.float32))
-
-    def network(self, p, ff, n):
-        self.weight(p + "down_proj.weight", n, ff)
-        self.weight(p + "gate_proj.weight", ff, n)
-        self.weight(p + "up_proj.weight", ff, n)
 
     def layer(self, i, c, hy3):
         p, n, d = f"model.layers.{i}.", c["hidden_size"], c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
@@ -120,9 +112,7 @@ def cmd_make(a):
     if a.fp8:
         c["quantization_config"] = FP8
         c["model_type"] = "hy_v3" if a.hy3 else "hunyuan"
-    for item in a.set:
-        name, value = item.split("=", 1)
-        c[name] = json.loads(value)
+    set_entries(c, a.set)
     c = {k: v for k, v in c.items() if v is not None or k.endswith("group")}
     m, n = Maker(a.fp8), c["hidden_size"]
     if not c["tie_word_embeddings"]:
@@ -139,10 +129,6 @@ def cmd_make(a):
         x["special"] = True
     write_json(a.dir, {"tokenizer.json": t, "tokenizer_config.json": {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>",
                                                  "chat_template": "{{ messages }}", "tokenizer_class": "PreTrainedTokenizerFast"}})
-
-
-def config_of(folder):
-    return json.load(open(os.path.join(folder, "config.json")))
 
 
 def hy_keys(folder, n):
@@ -218,12 +204,5 @@ def cmd_compare(a):
     return same_values(a.files, lambda: wanted(ck, config_of(a.dir), a.no_mtp))
 
 
-def main():
-    p = arguments(__doc__, "hy3", "fp8", "no-mtp")
-    p.add_argument("--set", action="append", default=[])
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "hy3", "fp8", "no-mtp"))

@@ -18,7 +18,7 @@ import numpy as np
 from gguf_same import same_keys, same_tensors
 from kimi import BASE, VOCAB, make_tokenizer, tiktoken_keys
 from reference import Checkpoint
-from shard_maker import arguments
+from shard_maker import config_of, run
 from v4 import FP4, Maker, bytes_of
 
 TEXT_CONFIG = {
@@ -172,7 +172,7 @@ def make(folder, c, bf16, odd):
 
 
 def expected_keys(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     c = {**c, **c["text_config"]}
     lin, lora, rope = c["linear_attn_config"], c["kv_lora_rank"], c["qk_rope_head_dim"]
     lengths = [("attention.key_length", lora + rope), ("attention.value_length", lora)]
@@ -271,11 +271,5 @@ def cmd_compare(a):
                                           for name, (names, change) in sources(ck).items()})
 
 
-def main():
-    p = arguments(__doc__, "bf16", "odd")
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "bf16", "odd"))

@@ -7,7 +7,6 @@ format's rules, sharing nothing with Sluice.
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
 """
-import argparse
 import base64
 import heapq
 import json
@@ -17,6 +16,7 @@ import unicodedata
 
 from gguf_same import same_keys
 from model_keys import deepseek_keys, special_keys
+from shard_maker import config_of, run
 
 BASE, VOCAB, SPECIAL = 900, 1200, 258
 NAMES = {0: "[BOS]", 1: "[EOS]", 2: "<|im_end|>", 3: "<|im_user|>", 4: "<|im_assistant|>", 7: "[EOT]",
@@ -266,20 +266,20 @@ def tiktoken_keys(folder, vocab):
 
 def expected(folder):
     """Key-values from the architecture on, in the converter's order."""
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     c = c.get("text_config", c)
     return [("deepseek2." + k, v) for k, v in deepseek_keys(c)] + tiktoken_keys(folder, c["vocab_size"])
 
 
 def cmd_compare(a):
-    return same_keys(a.file, ("deepseek2.", "tokenizer."), expected(a.dir))
+    return same_keys(a.files[0], ("deepseek2.", "tokenizer."), expected(a.dir))
 
 
 def cmd_tokenize(a):
     import llama
     ranks = read_ranks(a.dir)
     special = {v: BASE + k for k, v in NAMES.items()}
-    m = llama.Model(llama.Llama(), a.file, 1)
+    m = llama.Model(llama.Llama(), a.files[0], 1)
     bad = []
     for text in TEXTS + HELD:
         got, want = m.tokenize(text, False), encode(ranks, special, text)
@@ -293,14 +293,5 @@ def cmd_tokenize(a):
     return 1 if bad else 0
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "compare", "tokenize"])
-    p.add_argument("dir")
-    p.add_argument("file", nargs="?")
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals()))

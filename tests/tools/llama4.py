@@ -19,7 +19,7 @@ import numpy as np
 from gguf_same import same_keys, same_values
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint
-from shard_maker import TINY, ShardMaker, arguments, write_json
+from shard_maker import TINY, ShardMaker, run, set_entries, text_config, write_json
 
 WORD = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]%s[\p{Ll}\p{Lm}\p{Lo}\p{M}]%s(?i:'s|'t|'re|'ve|'m|'ll|'d)?|")
 RULES = WORD % ("*", "+") + WORD % ("+", "*") + r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -94,9 +94,7 @@ class Maker(ShardMaker):
 
 def config(a):
     c = json.loads(json.dumps({**TEXT, **(MAVERICK if a.fp8 else {})}))
-    for item in a.set:
-        name, value = item.split("=", 1)
-        c[name] = json.loads(value)
+    set_entries(c, a.set)
     whole = {"architectures": ["Llama4ForConditionalGeneration"], "boi_token_index": 4, "eoi_token_index": 5, "image_token_index": 6,
              "model_type": "llama4", "text_config": c, "torch_dtype": "bfloat16", "vision_config": {"model_type": "llama4_vision_model"}}
     if a.alone:
@@ -149,11 +147,6 @@ def fbgemm(folder):
         "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head", *kept], "quant_method": "fbgemm_fp8"}))
 
 
-def text_config(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
-    return {**c, **c.get("text_config", {})}
-
-
 def cmd_keys(a):
     c = text_config(a.dir)
     keys = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]), ("embedding_length", c["hidden_size"]),
@@ -203,12 +196,5 @@ def cmd_compare(a):
     return same_values(a.files, lambda: wanted(ck, c))
 
 
-def main():
-    p = arguments(__doc__, "fp8", "alone", "fbgemm")
-    p.add_argument("--set", action="append", default=[])
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "fp8", "alone", "fbgemm"))

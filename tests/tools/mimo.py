@@ -8,7 +8,6 @@
   mimo.py compare DIR FILE.gguf... [--no-mtp]   each tensor's bytes: F32, F16, BF16 or gguf-py's q8_0 of it, MXFP4 as it is
 """
 import json
-import os
 import sys
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from gguf_same import same_keys, same_tensors
 from model_keys import special_keys, tokenizer_keys
 from reference import E4M3, Checkpoint, to_bf16
-from shard_maker import ShardMaker, arguments, qwen2_tokenizer, write_json
+from shard_maker import ShardMaker, config_of, qwen2_tokenizer, run, set_entries, write_json
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 CONFIG = {
@@ -102,9 +101,7 @@ class Maker(ShardMaker):
 
 def config(a):
     c = json.loads(json.dumps(CONFIG))
-    for item in a.set:
-        name, value = item.split("=", 1)
-        c[name] = json.loads(value)
+    set_entries(c, a.set)
     if a.parts:
         c.update(architectures=["MiMoV2ForCausalLM"], model_type="mimo_v2", attention_projection_layout="fused_qkv",
                  rope_scaling={"rope_type": "default", "type": "default"}, vision_config={"depth": 1, "hidden_size": 32},
@@ -142,7 +139,7 @@ def cmd_make(a):
                 m.norm(f"{p}{name}.weight")
         files["model_mtp.safetensors"] = list(m.header)
         m.write(a.dir, "model_mtp.safetensors")
-    index = {"metadata": {"tp_size": a.parts}, "weight_map": {name: file for file, names in files.items() for name in names}}
+    index = {"metadata": {"tp_size": a.parts or None}, "weight_map": {name: file for file, names in files.items() for name in names}}
     write_json(a.dir, {"config.json": c, "model.safetensors.index.json": index})
     qwen2_tokenizer(a.dir, RULES, True)
 
@@ -165,7 +162,7 @@ def expected_keys(c, mtp):
 
 
 def cmd_keys(a):
-    c = json.load(open(os.path.join(a.dir, "config.json")))
+    c = config_of(a.dir)
     return same_keys(a.files[0], ("mimo2.", "tokenizer."), expected_keys(c, not a.no_mtp)
                      + tokenizer_keys(a.dir, "qwen2", c["vocab_size"]) + special_keys(a.dir))
 
@@ -225,14 +222,5 @@ def cmd_compare(a):
                                           for name, values in wanted(ck, ck.config, not a.no_mtp).items()})
 
 
-def main():
-    p = arguments(__doc__, "bf16", "no-mtp")
-    p.add_argument("--parts", type=int, choices=[4, 8])
-    p.add_argument("--mxfp4", action="store_true")
-    p.add_argument("--set", action="append", default=[])
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "bf16", "no-mtp", "mxfp4", parts=0))

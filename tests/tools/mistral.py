@@ -8,7 +8,6 @@ format's rules, sharing nothing with Sluice.
   mistral.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   mistral.py back DIR OUT             the text model in DeepSeek's names and with its config.json, for reference.py
 """
-import argparse
 import base64
 import json
 import os
@@ -21,6 +20,7 @@ from gguf_same import same_keys
 from kimi import TEXT, TEXTS, shown, train
 from model_forms import read_shard, write_shard
 from reference import Checkpoint, to_bf16
+from shard_maker import config_of, run
 
 VOCAB, INNER, MORE = 640, 600, 20  # ids; those of ordinary tokens; tokens of tekken.json that have none
 NAMED = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
@@ -83,7 +83,7 @@ def renamed(name, pairs):
 
 
 def cmd_make(a):
-    c = json.load(open(os.path.join(a.dir, "config.json")))
+    c = config_of(a.dir)
     names, where, ck = shards(a.dir), {}, Checkpoint(a.dir)
     fp8 = any("_scale" in k for k in ck.where)
     blocks = fp8 and "weight_block_size" in c["quantization_config"]
@@ -127,8 +127,8 @@ def cmd_make(a):
 def cmd_back(a):
     p = json.load(open(os.path.join(a.dir, "params.json")))
     c = {"architectures": ["DeepseekV3ForCausalLM"], "quantization_config": {"weight_block_size": [128, 128]}, **{old: p[new] for old, new in ENTRIES}, **{old: p["moe"][new] for old, new in EXPERTS}}
-    os.makedirs(a.out, exist_ok=True)
-    json.dump(c, open(os.path.join(a.out, "config.json"), "w"))
+    os.makedirs(a.files[0], exist_ok=True)
+    json.dump(c, open(os.path.join(a.files[0], "config.json"), "w"))
     for name in shards(a.dir):
         tensors = read_shard(os.path.join(a.dir, name))
         back = [(b, o) for o, b in NAMES]
@@ -141,7 +141,7 @@ def cmd_back(a):
             k = re.sub(r"^norm\.", "model.norm.", k)
             k = re.sub(r"^output\.", "lm_head.", k)
             new[renamed(k, [x for x in order if x[0] not in ("norm.", "output.", ".mlp.")])] = v
-        write_shard(os.path.join(a.out, name), new)
+        write_shard(os.path.join(a.files[0], name), new)
 
 
 def tokens_of(folder):
@@ -187,18 +187,8 @@ def cmd_compare(a):
             ("rope.scaling.original_context_length", y["original_max_position_embeddings"]),
             *([("attention.temperature_scale", p["llama_4_scaling"]["beta"])] if p.get("llama_4_scaling") else []),
             ("attention.temperature_length", y["original_max_position_embeddings"])]
-    return same_keys(a.file, ("deepseek2.", "tokenizer."), [("deepseek2." + k, v) for k, v in keys] + tokenizer_keys(a.dir))
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "compare", "back"])
-    p.add_argument("dir")
-    p.add_argument("file", nargs="?")
-    a = p.parse_args()
-    a.out = a.file
-    return globals()["cmd_" + a.verb](a)
+    return same_keys(a.files[0], ("deepseek2.", "tokenizer."), [("deepseek2." + k, v) for k, v in keys] + tokenizer_keys(a.dir))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals()))

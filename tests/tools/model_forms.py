@@ -9,10 +9,11 @@
   model_forms.py solar DIR  one in GLM-4.5's, not quantized, in one shard, without norms on heads, into Solar-Open's
   model_forms.py join DIR   one whose experts are apart, not quantized, in one shard, into one with a layer's in two tensors
 """
-import argparse
 import json
 import os
 import sys
+
+from shard_maker import run
 
 GLM_NAMES = ["[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>", "<|assistant|>", "<|observation|>"]
 GLM_RULE = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -161,13 +162,5 @@ def cmd_join(a):
     write_shard(path, new)
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["wrap", "glm", "flash", "solar", "join"])
-    p.add_argument("dir")
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals()))

@@ -11,12 +11,12 @@ nothing with Sluice.
   model_keys.py qwen3 DIR FILE.gguf    of Qwen3, with experts or without, but for the tokenizer
 --no-mtp: without layers for multi-token prediction
 """
-import argparse
 import json
 import os
 import sys
 
 from gguf_same import same_keys
+from shard_maker import config_of, run
 
 
 def special_keys(folder):
@@ -77,7 +77,7 @@ def tokenizer_keys(folder, pre, n):
 
 
 def glm_tokenizer(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     ids = {x["content"]: x["id"] for x in json.load(open(os.path.join(folder, "tokenizer.json")))["added_tokens"]}
     special = [("eos", ids["<|endoftext|>"]), ("padding", ids["<|endoftext|>"]), ("bos", ids["[gMASK]"]), ("eot", ids["<|user|>"]),
                ("unknown", ids["<|endoftext|>"]), ("eom", ids["<|observation|>"])]
@@ -88,7 +88,7 @@ def glm_tokenizer(folder):
 
 
 def expected_indexed(folder, mtp, arch):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     more = [("nextn_predict_layers", c["num_nextn_predict_layers"])] if mtp else []
     if mtp:
         c["num_hidden_layers"] += c["num_nextn_predict_layers"]
@@ -101,7 +101,7 @@ def expected_indexed(folder, mtp, arch):
 
 
 def solar_tokenizer(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     ids = {x["content"]: x["id"] for x in json.load(open(os.path.join(folder, "tokenizer.json")))["added_tokens"]}
     keys = special_keys(folder)
     special = dict(x for x in keys if x[0].endswith("_token_id"))
@@ -111,7 +111,7 @@ def solar_tokenizer(folder):
 
 
 def expected_glm4(folder, mtp):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     c = {**c, **c.get("text_config", {})}
     solar, mtp = c["model_type"] == "solar_open", mtp and "num_nextn_predict_layers" in c
     nextn = c["num_nextn_predict_layers"] if mtp else 0
@@ -137,7 +137,7 @@ def expected_glm4(folder, mtp):
 
 
 def expected_ling(folder, mtp):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     nextn, yarn = c.get("num_nextn_predict_layers") if mtp else None, c["rope_scaling"]
     keys = [("block_count", c["num_hidden_layers"] + (nextn or 0)), ("context_length", c["max_position_embeddings"]),
             ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
@@ -159,7 +159,7 @@ def expected_ling(folder, mtp):
 
 
 def expected_qwen3(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     rs, moe = c["rope_scaling"], "num_experts" in c
     keys = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
             ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
@@ -178,24 +178,24 @@ def expected_qwen3(folder):
 
 
 def cmd_v32(a):
-    return same_keys(a.file, "deepseek32.", expected_indexed(a.dir, not a.no_mtp, "deepseek32."))
+    return same_keys(a.files[0], "deepseek32.", expected_indexed(a.dir, not a.no_mtp, "deepseek32."))
 
 
 def cmd_glm(a):
-    return same_keys(a.file, ("glm-dsa.", "tokenizer."), expected_indexed(a.dir, not a.no_mtp, "glm-dsa.") + glm_tokenizer(a.dir))
+    return same_keys(a.files[0], ("glm-dsa.", "tokenizer."), expected_indexed(a.dir, not a.no_mtp, "glm-dsa.") + glm_tokenizer(a.dir))
 
 
 def cmd_flash(a):
-    return same_keys(a.file, ("deepseek2.", "tokenizer."), expected_indexed(a.dir, not a.no_mtp, "deepseek2.") + glm_tokenizer(a.dir))
+    return same_keys(a.files[0], ("deepseek2.", "tokenizer."), expected_indexed(a.dir, not a.no_mtp, "deepseek2.") + glm_tokenizer(a.dir))
 
 
 def cmd_glm4(a):
-    return same_keys(a.file, ("glm4moe.", "tokenizer."), expected_glm4(a.dir, not a.no_mtp))
+    return same_keys(a.files[0], ("glm4moe.", "tokenizer."), expected_glm4(a.dir, not a.no_mtp))
 
 
 def cmd_minimax(a):
     """MiniMax-M2's keys; of M3's text model, which may be inside, its own."""
-    c = json.load(open(os.path.join(a.dir, "config.json")))
+    c = config_of(a.dir)
     c = c.get("text_config", c)
     m3 = "sparse_attention_config" in c
     keys = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
@@ -213,27 +213,17 @@ def cmd_minimax(a):
                  ("attention.indexer.block_size", s["sparse_block_size"]), ("attention.indexer.local_blocks", s["sparse_local_block"]),
                  ("leading_dense_block_count", c["moe_layer_freq"].index(1))]
     arch = "minimax-m3." if m3 else "minimax-m2."
-    return same_keys(a.file, (arch, "tokenizer."), [(arch + k, v) for k, v in keys]
+    return same_keys(a.files[0], (arch, "tokenizer."), [(arch + k, v) for k, v in keys]
                      + tokenizer_keys(a.dir, "minimax-m2", c["vocab_size"]) + special_keys(a.dir))
 
 
 def cmd_ling(a):
-    return same_keys(a.file, ("bailingmoe2.", "tokenizer."), expected_ling(a.dir, not a.no_mtp))
+    return same_keys(a.files[0], ("bailingmoe2.", "tokenizer."), expected_ling(a.dir, not a.no_mtp))
 
 
 def cmd_qwen3(a):
-    return same_keys(a.file, "qwen3", expected_qwen3(a.dir))
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["v32", "glm", "flash", "glm4", "minimax", "ling", "qwen3"])
-    p.add_argument("dir")
-    p.add_argument("file")
-    p.add_argument("--no-mtp", action="store_true")
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
+    return same_keys(a.files[0], "qwen3", expected_qwen3(a.dir))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "no-mtp"))

@@ -15,7 +15,7 @@ import numpy as np
 
 from gguf_same import same_keys, same_values
 from reference import Checkpoint
-from shard_maker import ShardMaker, arguments, qwen2_tokenizer
+from shard_maker import ShardMaker, config_of, qwen2_tokenizer, run, set_entries
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|"
          r"\s+(?!\S)|\s+")
@@ -119,11 +119,8 @@ def config(a):
     c = json.loads(json.dumps(TEXT))
     c.update({"intermediate_size": 512} if a.dense else MOE)
     c["mtp_num_hidden_layers"] = a.mtp
-    for item in a.set:
-        name, value = item.split("=", 1)
-        c[name] = json.loads(value)
-        if c[name] is None:
-            del c[name]
+    set_entries(c, a.set)
+    c = {k: v for k, v in c.items() if v is not None or k == "bos_token_id"}
     kind, every = "qwen3_5" if a.dense else "qwen3_5_moe", c.get("full_attention_interval", 4)
     c["layer_types"] = ["linear_attention" if (i + 1) % every else "full_attention" for i in range(c["num_hidden_layers"])]
     name = "Qwen3_5" if a.dense else "Qwen3_5Moe"
@@ -168,7 +165,7 @@ def cmd_make(a):
 
 
 def text_config(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     c = {**c, **c.get("text_config", {})}
     if c["model_type"] == "qwen3_next":
         c["rope_parameters"] = {k: c[k] for k in ("rope_theta", "partial_rotary_factor")}
@@ -293,13 +290,5 @@ def cmd_compare(a):
     return same_values(a.files, lambda: wanted(ck, c, c.get("mtp_num_hidden_layers") and not a.no_mtp))
 
 
-def main():
-    p = arguments(__doc__, "dense", "next", "fp8", "apart", "joined", "text", "no-mtp")
-    p.add_argument("--mtp", type=int, default=1)
-    p.add_argument("--set", action="append", default=[])
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "dense", "next", "fp8", "apart", "joined", "text", "no-mtp", mtp=1))

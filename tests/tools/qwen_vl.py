@@ -7,8 +7,6 @@
   qwen_vl.py keys DIR FILE.gguf         the architecture's keys and the tokenizer's, and their order
   qwen_vl.py compare DIR FILE.gguf...   each tensor's bytes: F32, or F16 or BF16 of it
 """
-import json
-import os
 import sys
 
 import numpy as np
@@ -17,7 +15,7 @@ from gguf_same import same_keys, same_values
 from mimo import RULES
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint
-from shard_maker import ShardMaker, arguments, qwen2_tokenizer
+from shard_maker import ShardMaker, qwen2_tokenizer, run, set_entries, text_config
 
 TEXT = {
     "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 0, "dtype": "bfloat16", "eos_token_id": 1, "head_dim": 64,
@@ -46,18 +44,10 @@ class Maker(ShardMaker):
         super().__init__(5)
         self.fp8 = fp8
 
-    def norm(self, name, n):
-        self.add_bf16(name, np.float32(1) + np.float32(0.1) * self.gauss(n))
-
     def weight(self, name, *shape, fan=None):
         if self.fp8:
             return self.blocks(name, *shape)
         self.bf16(name, *shape, fan=fan)
-
-    def network(self, p, ff, n):
-        self.weight(p + "down_proj.weight", n, ff)
-        self.weight(p + "gate_proj.weight", ff, n)
-        self.weight(p + "up_proj.weight", ff, n)
 
     def layer(self, p, c, apart):
         n, d = c["hidden_size"], head_of(c)
@@ -81,9 +71,7 @@ class Maker(ShardMaker):
 
 def cmd_make(a):
     c = {**TEXT, **({} if a.dense else MOE)}
-    for item in a.set:
-        name, value = item.split("=", 1)
-        c[name] = json.loads(value)
+    set_entries(c, a.set)
     c = {k: v for k, v in c.items() if v is not None}
     kind, n = "qwen3_vl" + "_moe" * (not a.dense), c["hidden_size"]
     whole = {"architectures": ["Qwen3VL" + "Moe" * (not a.dense) + "ForConditionalGeneration"], "image_token_id": 5, "model_type": kind,
@@ -105,11 +93,6 @@ def cmd_make(a):
         m.bf16("model.visual." + name, 32)
     m.write_model(a.dir, whole)
     qwen2_tokenizer(a.dir, RULES, True)
-
-
-def text_config(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
-    return {**c, **c["text_config"]}
 
 
 def expected_keys(c):
@@ -165,12 +148,5 @@ def cmd_compare(a):
     return same_values(a.files, lambda: wanted(ck, text_config(a.dir)))
 
 
-def main():
-    p = arguments(__doc__, "dense", "fp8", "apart")
-    p.add_argument("--set", action="append", default=[])
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "dense", "fp8", "apart"))

@@ -42,6 +42,15 @@ class ShardMaker:
         w = self.codes[np.searchsorted(self.values, np.minimum(np.abs(x), 448))].astype(np.uint8)
         self.add(name, "F8_E4M3", w | np.where(x < 0, 128, 0).astype(np.uint8))
 
+    def norm(self, name, n):
+        self.add_bf16(name, np.float32(1) + np.float32(0.1) * self.gauss(n))
+
+    def network(self, p, ff, n):
+        """Of a class with a method weight."""
+        self.weight(p + "down_proj.weight", n, ff)
+        self.weight(p + "gate_proj.weight", ff, n)
+        self.weight(p + "up_proj.weight", ff, n)
+
     def blocks(self, name, *shape, parts=1, scales="F32"):
         """Random values in FP8 with scales of blocks of 128 x 128, which begin anew with each part of the rows."""
         self.e4m3(name, *shape)
@@ -85,12 +94,33 @@ def qwen2_tokenizer(folder, rules, special):
         "tokenizer_class": "Qwen2Tokenizer", "unk_token": None}})
 
 
-def arguments(doc, *flags):
-    """A parser of `VERB DIR [FILE...]`, the verbs make, keys and compare."""
-    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "keys", "compare"])
+def run(commands, *flags, **values):
+    """Does `VERB DIR [FILE...]` by the module's cmd_VERB, commands its globals(). values: options by what they are without, whose type is
+    theirs; --set NAME=VALUE is there for all. Returns an exit code."""
+    p = argparse.ArgumentParser(description=commands["__doc__"], formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("verb", choices=[name[4:] for name in commands if name.startswith("cmd_")])
     p.add_argument("dir")
     p.add_argument("files", nargs="*")
+    p.add_argument("--set", action="append", default=[])
     for name in flags:
         p.add_argument("--" + name, action="store_true")
-    return p
+    for name, value in values.items():
+        p.add_argument("--" + name, type=type(value), default=value)
+    a = p.parse_args()
+    return commands["cmd_" + a.verb](a)
+
+
+def set_entries(c, pairs):
+    """Entries of a config by --set's pairs NAME=VALUE, the values as JSON."""
+    for name, value in (pair.split("=", 1) for pair in pairs):
+        c[name] = json.loads(value)
+
+
+def config_of(folder):
+    return json.load(open(os.path.join(folder, "config.json")))
+
+
+def text_config(folder):
+    """With what stands in text_config among the others."""
+    c = config_of(folder)
+    return {**c, **c.get("text_config", {})}

@@ -16,7 +16,7 @@ import numpy as np
 from gguf_same import same_keys, same_values
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint
-from shard_maker import TINY, ShardMaker, arguments, write_json
+from shard_maker import TINY, ShardMaker, run, text_config, write_json
 
 CONFIG = {
     "att_impl_type": "GQA", "attention_other_setting": {"attention_type": "sliding_attention", "head_dim": 64, "num_attention_groups": 2,
@@ -133,11 +133,6 @@ def cmd_make(a):
     tokenizer(a.dir)
 
 
-def text_config(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
-    return {**c, **c.get("text_config", {})}
-
-
 def expected_keys(c, mtp):
     mtp = c["num_nextn_predict_layers"] if mtp else 0
     n, of = c["num_hidden_layers"] + mtp, c["attention_other_setting"]
@@ -198,12 +193,5 @@ def cmd_compare(a):
     return same_values(a.files, lambda: wanted(ck, c, not a.no_mtp))
 
 
-def main():
-    p = arguments(__doc__, "bf16", "text", "no-mtp")
-    p.add_argument("--mtp", type=int, default=3)
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "bf16", "text", "no-mtp", mtp=3))

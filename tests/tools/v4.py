@@ -18,7 +18,7 @@ import numpy as np
 
 from gguf_same import same_keys, same_tensors
 from reference import DTYPES, E4M3, Checkpoint, to_bf16
-from shard_maker import TINY, ShardMaker, arguments, write_json
+from shard_maker import TINY, ShardMaker, config_of, run, write_json
 
 DTYPES.setdefault("I8", np.int8)
 RATIOS = [0, 0, 4, 128, 4]
@@ -156,7 +156,7 @@ def cmd_make(a):
 
 
 def expected_keys(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
+    c = config_of(folder)
     rs, n = c["rope_scaling"], c["num_hidden_layers"]
     keys = [
         ("block_count", n), ("context_length", c["max_position_embeddings"]), ("embedding_length", c["hidden_size"]),
@@ -243,12 +243,5 @@ def cmd_compare(a):
                                           for name, names in sources(ck).items()})
 
 
-def main():
-    p = arguments(__doc__, "odd")
-    p.add_argument("--experts", choices=["fp4", "fp8"], default="fp4")
-    a = p.parse_args()
-    return globals()["cmd_" + a.verb](a)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), "odd", experts="fp4"))
