@@ -233,7 +233,7 @@ static int request_digests(const cJSON *specs, uint64_t *digest, uint64_t *whole
 int coord_on_submit(struct ask *a, struct sl_error *e)
 {
     const char *key = sl_get_str(a->m->tree, "key");
-    uint64_t ids[SL_SWEEP_MAX], digest, whole;
+    uint64_t ids[SL_SWEEP_MAX], digest = 0, whole = 0;
     uint32_t n;
     struct sl_msg m;
     int seen;

@@ -13,6 +13,8 @@ SKIP: {
     skip 'no clang', 1 if run('clang', '--version')->{rc} && !$IN_CI;
     run_ok('clang, warnings are errors', @make, '-j2', 'B=build/clang', 'CC=clang', 'CFLAGS=-O1', 'WERROR=-Werror', 'NVCC=', 'all',
         map { m{([^/]+)\.c$} ? "build/clang/tools/$1.so" : () } glob "$TOP/tests/preload/*.c");
+    run_ok('nor has it a warning for the unit tests', @make, '-j2', 'B=build/clang', 'CC=clang -fsyntax-only -Wno-unused-command-line-argument',
+        'WERROR=-Werror', 'NVCC=', map { m{([^/]+)\.c$} ? "build/clang/tests/$1" : () } glob "$TOP/tests/unit/*_test.c");
     my $r = run_ok('what clang made runs', "$TOP/build/clang/sluice", '--version');
     my $dir = scratch();
     run_ok('and converts', "$TOP/build/clang/sluice", 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--quiet');

@@ -118,8 +118,8 @@ static void a_damaged_job_hides_no_other(void **state)
 static void a_job_with_damaged_tasks_is_told(void **state)
 {
     static const char *const damage[] = {"UPDATE tasks SET state = 9 WHERE job = 1 AND task = 1",
-                                         "UPDATE tasks SET state = 1, worker = 'w' WHERE job = 1 AND task = 0;"
-                                         "UPDATE tasks SET state = 0, job = 7 WHERE job = 1 AND task = 1",
+                                         ("UPDATE tasks SET state = 1, worker = 'w' WHERE job = 1 AND task = 0;"
+                                          "UPDATE tasks SET state = 0, job = 7 WHERE job = 1 AND task = 1"),
                                          "UPDATE tasks SET job = 1, task = 70000 WHERE job = 7",
                                          "UPDATE tasks SET task = 1 WHERE task = 70000; UPDATE jobs SET n_tasks = 99999 WHERE id = 1"};
     static const char *const asks[] = {"\"cancel\",\"jobs\":[1],\"discard\":true", "\"retry\",\"jobs\":[2,1]",
