@@ -28,6 +28,7 @@
 struct told {
     pthread_mutex_t lock;
     struct sl_engine_stats st;
+    struct sl_engine_stats of_check; /* as they were when the check began; no threads: on_again has taken them */
     uint64_t checked;    /* bytes of finished files */
 };
 
@@ -237,6 +238,8 @@ static void on_checked(void *user, uint64_t bytes)
     struct told *t = user;
 
     pthread_mutex_lock(&t->lock);
+    if (!t->of_check.threads)
+        t->of_check = t->st;
     t->checked += bytes;
     pthread_mutex_unlock(&t->lock);
 }
@@ -289,17 +292,19 @@ static void print_stats(const struct run *r, const struct sl_engine_stats *st)
     convert_print_check(r->plan->file_bytes, passed);
 }
 
-/* Called for each task; why is the same for all that one check found. Another engine makes them. */
+/* Called for each task; why is the same for all that one check found. Another engine makes them, and may be at
+ * work or have ended by now. */
 static void on_again(void *user, const char *why)
 {
     struct run *r = user;
     struct sl_engine_stats st;
 
     pthread_mutex_lock(&r->told.lock);
-    st = r->told.st;
+    st = r->told.of_check.threads ? r->told.of_check : r->told.st;
     r->told.checked = 0;
-    if (!r->said_again)
+    if (!r->said_again && st.read_bytes == r->told.st.read_bytes)
         r->told.st = (struct sl_engine_stats){0};
+    r->told.of_check = (struct sl_engine_stats){0};
     pthread_mutex_unlock(&r->told.lock);
     if (!r->said_again) {
         progress_end(&r->progress);
