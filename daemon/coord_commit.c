@@ -2,13 +2,20 @@
 
 #include <stdio.h>
 
-/* ---- what comes during a commit */
+#define DEFERRED_MAX 1024
+#define TRY_MS 1000 /* after a commit that failed */
+
+/* ---- what comes during a commit, or while the disk fails */
 
 int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *from, struct sl_msg *m,
                 const char *re, struct sl_error *e)
 {
     struct deferred *d;
 
+    if (!c->committing && c->n_deferred >= DEFERRED_MAX) { /* who sent it repeats it */
+        sl_msg_free(m);
+        return 0;
+    }
     if (coord_grow(&c->deferred, c->n_deferred, &c->cap_deferred, sizeof *c->deferred, e) < 0) {
         sl_msg_free(m);
         return SL_EFAIL;
@@ -48,6 +55,7 @@ static int recover(struct sl_coord *c, struct sl_error *e)
     c->synced = c->tx++;
     c->tx_ms = 0;
     c->adoptable = sl_queue_last_epoch(c->q);
+    c->try_ms = c->now.run_ms + TRY_MS;
     SL_TRY(coord_load_jobs(c, 0, e));
     while (c->n_sessions > 0) {
         uint64_t peer = c->sessions[0]->peer;
@@ -158,12 +166,34 @@ int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e)
     return rc;
 }
 
+/* While the disk fails: what only reads is answered. Whether it can be written to again is seen by a commit on which
+ * nothing depends; then what was held back is done. */
+static int try_disk(struct sl_coord *c, struct sl_error *e)
+{
+    SL_TRY(committed(c, c->tx++, e));
+    if (c->now.run_ms < c->try_ms)
+        return 0;
+    c->try_ms = c->now.run_ms + TRY_MS;
+    if (sl_queue_try(c->q, e) < 0) {
+        c->failed = *e;
+        return e->code;
+    }
+    c->failed.code = 0;
+    sl_coord_woke(c, c->now);
+    return coord_broke(c, catch_up(c, e), e);
+}
+
 static int flush_or_recover(struct sl_coord *c, struct sl_now now, bool all, struct sl_error *e)
 {
     struct sl_error later;
     int rc = 0;
 
     c->now = now;
+    if (!c->broken && c->failed.code && !c->committing) {
+        rc = try_disk(c, e);
+        if (c->failed.code && !c->broken)
+            return rc;
+    }
     if (!c->broken)
         rc = coord_broke(c, flush(c, all, e), e);
     if (!c->broken)
@@ -188,6 +218,16 @@ int sl_coord_settle(struct sl_coord *c, struct sl_now now, struct sl_error *e)
     return 0;
 }
 
+int sl_coord_failing(const struct sl_coord *c)
+{
+    return c->failed.code;
+}
+
+bool sl_coord_readable(const struct sl_coord *c)
+{
+    return !c->broken;
+}
+
 uint64_t sl_coord_committing(const struct sl_coord *c)
 {
     return c->committing ? c->tx - 1 : 0;
@@ -195,5 +235,5 @@ uint64_t sl_coord_committing(const struct sl_coord *c)
 
 bool sl_coord_full(const struct sl_coord *c)
 {
-    return c->n_deferred >= 1024;
+    return c->committing && c->n_deferred >= DEFERRED_MAX;
 }

@@ -132,7 +132,7 @@ struct grant {
     uint32_t with;          /* so many of the sweep's other jobs go along */
 };
 
-/* What came during a commit and needs the queue. */
+/* What came during a commit and needs the queue, or while that failed and is no mere question. */
 struct deferred {
     struct sl_peer from;
     struct sl_msg m;
@@ -191,6 +191,7 @@ struct sl_coord {
     uint32_t turn;          /* worker that is served first in the next round */
     bool broken;            /* the queue failed: read everything again */
     struct sl_error failed; /* why; code 0 once a commit succeeded again */
+    uint64_t try_ms;        /* when that is tried next */
     uint64_t refused_hellos;
     char refused_hello[1200];
     uint64_t changes;       /* rises with whatever a status shows */
@@ -215,7 +216,7 @@ struct worker *coord_worker(struct sl_coord *c, const char *instance);
 /* Effect: forgets the connection; a worker on it keeps its leases until they run out. */
 void coord_drop_session(struct sl_coord *c, struct session *s);
 
-/* ---- coord_commit.c: what comes during a commit. Takes m. */
+/* ---- coord_commit.c: what comes during a commit, or while the disk fails. Takes m. */
 int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *from, struct sl_msg *m,
                 const char *re, struct sl_error *e) SL_MUST_USE;
 /* Effect: forgets what came during the commit. */

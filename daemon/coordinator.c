@@ -117,6 +117,30 @@ static bool needs_no_queue(const struct session *s, const struct sl_msg *m)
                                  m->id == SL_M_PONG);
 }
 
+/* The disk failed: is this one answered from what is on it? */
+static bool only_reads(const struct session *s, const struct sl_msg *m)
+{
+    switch (m->id) {
+    case SL_M_HELLO:
+        return strcmp(sl_get_str(m->tree, "role"), "worker") != 0;
+    case SL_M_LIST:
+    case SL_M_HISTORY:
+    case SL_M_SHOW:
+    case SL_M_WAIT:
+    case SL_M_WATCH:
+    case SL_M_UNWATCH:
+    case SL_M_LOGS:
+    case SL_M_WORKERS:
+    case SL_M_ABOUT:
+    case SL_M_PING:
+    case SL_M_PONG:
+    case SL_M_BYE:
+        return true;
+    default:
+        return s == NULL; /* rehello */
+    }
+}
+
 int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8_t *bytes,
                      size_t n, struct sl_now now, struct sl_error *e)
 {
@@ -145,7 +169,7 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
     } else if (rc < 0) {
         rc = strcmp(name, "hello") == 0 ? coord_refuse_hello(c, from, re, &why, e)
                                         : coord_refuse(c, from->id, re, name, &why, e);
-    } else if (c->committing && !needs_no_queue(s, &m)) {
+    } else if (c->committing ? !needs_no_queue(s, &m) : c->failed.code && !only_reads(s, &m)) {
         rc = coord_defer(c, s, from, &m, re, e);
     } else {
         rc = coord_dispatch(c, from, &m, re, e);
@@ -202,7 +226,7 @@ int sl_coord_tick(struct sl_coord *c, struct sl_now now, struct sl_error *e)
     c->tick_due = c->committing;
     if (c->broken || c->committing)
         return 0;
-    for (uint32_t i = 0; rc == 0 && i < c->n_workers; i++)
+    for (uint32_t i = 0; rc == 0 && !c->failed.code && i < c->n_workers; i++)
         rc = expire_worker(c, c->workers[i], e);
     for (uint32_t i = 0; rc == 0 && i < c->n_sessions;) {
         bool gone;

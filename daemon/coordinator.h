@@ -6,7 +6,8 @@
  *   sl_coord_next ...                      only now the answers may leave
  *
  * While a commit is under way in the background, messages that need the queue
- * wait inside; pulls do not, and are answered by grants. */
+ * wait inside; pulls do not, and are answered by grants. While commits fail, what only
+ * asks is answered from what is on the disk, and the rest waits inside. */
 #ifndef SLUICE_DAEMON_COORDINATOR_H
 #define SLUICE_DAEMON_COORDINATOR_H
 
@@ -99,12 +100,16 @@ void sl_coord_woke(struct sl_coord *c, struct sl_now now);
  * committed within SL_COORD_LEASES_MS. Answers whose commit succeeded may leave
  * (sl_coord_next), and so may grants of epochs reserved before. When a commit failed,
  * answers are dropped (every peer repeats what matters), and the memory is
- * read from the queue again before the next message counts. Errors: SL_ENOSPACE,
- * SL_EFAIL. */
+ * read from the queue again before the next message counts. Then a small commit is tried once a second, until
+ * one succeeds. Errors: SL_ENOSPACE, SL_EFAIL, of each that fails. */
 #define SL_COORD_LEASES_MS 100u
 int sl_coord_flush(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
 /* Effect: the same, until nothing is left to commit; waits for the disk. */
 int sl_coord_settle(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
+/* Returns why the last commit failed, SL_ENOSPACE or another code; 0: it did not. */
+int sl_coord_failing(const struct sl_coord *c);
+/* Returns whether the queue could be read after its last failure. */
+bool sl_coord_readable(const struct sl_coord *c);
 /* Returns a number for the commit under way in the background; 0: none is. */
 uint64_t sl_coord_committing(const struct sl_coord *c);
 /* Returns whether so much waits for the commit under way that no more messages should be taken. */

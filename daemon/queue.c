@@ -228,15 +228,18 @@ uint64_t sl_queue_epochs_synced(const struct sl_queue *q)
     return q->reserved_synced;
 }
 
+static int reserve_up_to(struct sl_queue *q, uint64_t last, struct sl_error *e)
+{
+    CHANGE(q, e, "UPDATE counters SET value = ? WHERE name = 'epochs'", "i", last);
+    q->reserved = last;
+    return 0;
+}
+
 int db_reserve_epochs(struct sl_queue *q, struct sl_error *e)
 {
     uint64_t last = q->epoch > q->behind ? q->epoch : q->behind;
 
-    if (last + EPOCH_BLOCK / 2 < q->reserved)
-        return 0;
-    CHANGE(q, e, "UPDATE counters SET value = ? WHERE name = 'epochs'", "i", last + EPOCH_BLOCK);
-    q->reserved = last + EPOCH_BLOCK;
-    return 0;
+    return last + EPOCH_BLOCK / 2 < q->reserved ? 0 : reserve_up_to(q, last + EPOCH_BLOCK, e);
 }
 
 /* What an earlier process reserved may have been used: begin behind it. And behind the time, as a
@@ -427,6 +430,17 @@ int sl_queue_commit(struct sl_queue *q, struct sl_error *e)
     else
         q->reserved_synced = q->reserved;
     q->open = false;
+    return rc;
+}
+
+/* The same value once more is not written. */
+int sl_queue_try(struct sl_queue *q, struct sl_error *e)
+{
+    int rc = reserve_up_to(q, q->reserved + 1, e);
+
+    if (rc == 0)
+        return sl_queue_commit(q, e);
+    sl_queue_rollback(q);
     return rc;
 }
 

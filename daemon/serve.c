@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define MESSAGES_A_TURN 512   /* of one commit */
-#define PAUSE_MS 1000         /* after a commit that failed */
+#define PAUSE_MS 1000         /* after a queue that cannot even be read */
 #define REFUSED_EVERY_MS 5000 /* lines about refused connections */
 
 struct serve {
@@ -241,9 +241,10 @@ static int send_all(struct serve *s, struct sl_error *e)
 }
 
 /* The queue failed: nothing of this turn happened. */
-static void pause_after(struct serve *s, const struct sl_error *why)
+static void tell_failed(struct serve *s, const struct sl_error *why)
 {
-    s->paused_ms = now().run_ms + PAUSE_MS;
+    if (!sl_coord_readable(s->coord))
+        s->paused_ms = now().run_ms + PAUSE_MS;
     sl_log_say(s->o->log, SL_LOG_ERROR, "queue_failed", "%s; nothing is acknowledged until it works again",
                why->text);
 }
@@ -315,6 +316,18 @@ static void notice_gap(struct serve *s)
     s->heard_ms = ms;
 }
 
+/* A commit that never ends is none, nor are commits that fail; but no restart makes room. */
+static void tell_progress(struct serve *s, uint64_t now_ms)
+{
+    int failing = sl_coord_failing(s->coord);
+
+    s->figures.loop_turns += failing == 0;
+    if (failing ? failing == SL_ENOSPACE
+                : !sl_coord_committing(s->coord) || sl_coord_committing(s->coord) != s->under_way)
+        sl_notify_progress(&s->notify, now_ms);
+    s->under_way = sl_coord_committing(s->coord);
+}
+
 static int turn(struct serve *s, struct sl_error *e)
 {
     uint32_t beat = s->o->coord.heartbeat_ms ? s->o->coord.heartbeat_ms : 5000;
@@ -352,16 +365,12 @@ static int turn(struct serve *s, struct sl_error *e)
     if (failed && s->o->embed)
         return sl_fail(e, why.code, "%s", why.text);
     if (failed) {
-        pause_after(s, &why);
+        tell_failed(s, &why);
         publish(s, false);
         return 0;
     }
-    s->figures.loop_turns++;
-    /* A commit that never ends is no progress. */
-    if (!sl_coord_committing(s->coord) || sl_coord_committing(s->coord) != s->under_way)
-        sl_notify_progress(&s->notify, t.run_ms);
-    s->under_way = sl_coord_committing(s->coord);
-    publish(s, true);
+    tell_progress(s, t.run_ms);
+    publish(s, sl_coord_failing(s->coord) == 0);
     return 0;
 }
 

@@ -192,5 +192,29 @@ SKIP: {
     hung_disk();
 }
 is(stop_one('daemon'), 0, 'so does the daemon');
+
+# ---- the daemon's own disk is full: what only asks is answered, and all goes on when there is room
+start_one('daemon', env => { NOTIFY_SOCKET => $notify, WATCHDOG_USEC => 600_000 }, cmd => ['unshare', '-m', 'sh', '-c',
+    "set -e\nmount -t tmpfs -o size=2m,mode=700 none $RUN/state\nexec \"\$@\"", 'sh', "$BUILD/sluiced"]);
+ok(wait_daemon(), 'a daemon with a disk of its own') or die('no daemon');
+unlink glob "$OUT/*";
+my @workers = map { "w$_" } 1 .. 4;
+start_one($_) for @workers;
+ok(has_workers(@workers), 'workers');
+$id = submit(demo_spec('room', task_bytes => 50_000));
+until_job($id, 30, sub { $_[0]{done} });
+isnt(run('sh', '-c', "cat /dev/zero >/proc/$ALIVE{daemon}{pid}/root$RUN/state/hog")->{rc}, 0, 'its disk is full');
+ok(wait_log('daemon', qr/queue_failed: \S+queue: .*full \(free some room there\)/, 20), 'the daemon says so');
+my @unanswered;
+for (1 .. 4) {
+    $r = run($SLUICE, @$_, '--timeout', 3), $r->{rc} && push @unanswered, "@$_: $r->{err}" for ['queue'], ['show', $id], ['workers'];
+}
+is_deeply(\@unanswered, [], 'it answers what only asks');
+like(run($SLUICE, 'show', $id)->{out}, qr{^reason +the daemon's queue failed: \Q$RUN\E/state/queue: .*free some room there}m, 'and says why nothing goes on');
+ok(feeds(5), 'a restart makes no room: its watchdog is fed');
+run_ok('room', 'nsenter', '-t', $ALIVE{daemon}{pid}, '-m', 'mount', '-o', 'remount,size=64m', "$RUN/state");
+is_state(wait_job($id, 60), 'succeeded', 'with room the job goes on by itself');
+is(sha256("$OUT/room.gguf"), $want, 'to the same file');
+is(stop_one($_), 0, "$_ ends in order") for @workers, 'daemon';
 diag(sprintf '%.1f s', time - $begin);
 done_testing();

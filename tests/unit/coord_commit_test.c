@@ -4,6 +4,8 @@
 
 #include "daemon/committer.h"
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 static unsigned syncs;
@@ -215,6 +217,7 @@ static void a_commit_that_fails_is_as_if_nothing_was_said(void **state)
     assert_int_equal(sl_coord_committing(w->c), 0);
     /* The grants have left: their holder names them, and nobody else gets them before. */
     disk.broken = w->slow = false;
+    w->now.run_ms += 1000;
     snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":%u,\"epoch\":%llu}]",
              (unsigned)g[0].task, (unsigned long long)g[0].epoch, (unsigned)g[1].task, (unsigned long long)g[1].epoch);
     hello(w, 1, "worker", held);
@@ -229,6 +232,96 @@ static void a_commit_that_fails_is_as_if_nothing_was_said(void **state)
     say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":2}");
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
     assert_int_equal(submit(w, C, "b", ""), 2);
+}
+
+static void room_for_files(bool room)
+{
+    struct rlimit now;
+
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &now);
+    now.rlim_cur = room ? now.rlim_max : 1;
+    setrlimit(RLIMIT_FSIZE, &now);
+}
+
+/* A second later: the disk is tried, in vain. What is sent goes to the inboxes. */
+static void still_full(struct world *w)
+{
+    w->now.run_ms += 1000;
+    assert_true(sl_coord_tick(w->c, w->now, &w->e) == 0 && sl_coord_flush(w->c, w->now, &w->e) < 0);
+    assert_true(sl_coord_failing(w->c) && sl_coord_readable(w->c));
+    deliver(w); /* not tried again so soon */
+}
+
+static void a_full_disk_answers_questions(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0}, again[3];
+    char held[160];
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 3, 3);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    deliver(w);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
+    room_for_files(false);
+    say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
+    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
+    deliver(w);
+    expect(w, 1, SL_M_REHELLO);
+    expect(w, C, SL_M_REHELLO);
+    client(w, C);
+    /* For longer than a lease. Workers and what changes anything wait; nobody else does. */
+    for (unsigned i = 0; i < 12; i++) {
+        if (i % 4 == 0)
+            hello(w, 1, "worker", held);
+        still_full(w);
+        assert_null(heard(w, 1, SL_M_WELCOME));
+        assert_non_null(strstr(state_of(w, C, 1), "running: the daemon's queue failed: "));
+        say(w, C, "{\"v\":3,\"m\":\"workers\"}");
+        expect(w, C, SL_M_WORKER_LIST);
+        say(w, C, "{\"v\":3,\"m\":\"set\",\"id\":\"%u\",\"jobs\":[1],\"priority\":%u}", i, i);
+        assert_null(heard(w, C, SL_M_DONE));
+    }
+    room_for_files(true);
+    w->now.run_ms += 1000;
+    assert_int_equal(sl_coord_tick(w->c, w->now, &w->e), 0);
+    deliver(w);
+    assert_int_equal(sl_coord_failing(w->c), 0);
+    for (unsigned i = 0; i < 12; i++)
+        expect(w, C, SL_M_DONE);
+    assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
+    result(w, 1, g);
+    expect(w, 1, SL_M_ACK);
+    pull(w, 1, 3);
+    assert_int_equal(granted(w, 1, again, 3), 2);
+}
+
+/* A peer that repeats itself while the disk is full does not fill the memory. */
+static void only_so_much_is_held_back(void **state)
+{
+    struct world *w = *state;
+    unsigned done = 0;
+
+    client(w, C);
+    submit(w, C, "a", "");
+    room_for_files(false);
+    say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
+    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
+    deliver(w);
+    client(w, C);
+    for (unsigned i = 0; i < 1100; i++)
+        say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[7]}");
+    assert_false(sl_coord_full(w->c));
+    assert_non_null(strstr(state_of(w, C, 1), "the daemon's queue failed: "));
+    room_for_files(true);
+    w->now.run_ms += 1000;
+    assert_int_equal(sl_coord_flush(w->c, w->now, &w->e), 0);
+    for (struct sl_outgoing out; sl_coord_next(w->c, &out); free(out.bytes))
+        done += memmem(out.bytes, out.n, "\"error\"", 7) != NULL;
+    assert_int_equal(done, 1024);
 }
 
 static void only_so_much_waits(void **state)
@@ -265,6 +358,8 @@ int main(void)
         TEST(a_hello_keeps_its_place),
         TEST(time_passes_after_the_commit),
         TEST(a_commit_that_fails_is_as_if_nothing_was_said),
+        TEST(a_full_disk_answers_questions),
+        TEST(only_so_much_is_held_back),
         TEST(only_so_much_waits),
     };
 

@@ -445,6 +445,7 @@ static void a_grant_waits_for_what_it_rests_on(void **state)
         assert_null(memmem(out.bytes, out.n, "\"grant\"", 7));
         free(out.bytes);
     }
+    w->now.run_ms += 1000;
     worker(w, 1);
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);

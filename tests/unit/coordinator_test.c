@@ -561,6 +561,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
     client(w, C);
     assert_non_null(strstr(state_of(w, C, 1), "running: the daemon's queue failed: "));
     snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
+    w->now.run_ms += 1000;
     hello(w, 1, "worker", held);
     assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
     result(w, 1, g);
