@@ -50,8 +50,7 @@ static const char *advice(const struct daemon_link *l, int error)
         return "start it with 'systemctl start sluiced' or 'sluiced --root FOLDER', or name another with --connect ENDPOINT";
     return l->plain
                ? "is it running there, with --plain-tcp too? --connect ENDPOINT names another"
-               : "is it running there, is this client's key in its allow-list, and the one of --server-key "
-                 "the daemon's of today? --connect ENDPOINT names another";
+               : "is it running there, and the key of --server-key the daemon's of today? --connect ENDPOINT names another";
 }
 
 static int unreachable(const struct daemon_link *l, const char *why, int error, struct sl_error *e)
@@ -141,6 +140,15 @@ static int reconnect(struct daemon_link *l, struct sl_error *e)
     return sl_dealer_reconnect(l->dealer, e);
 }
 
+static int refused(const struct daemon_link *l, struct sl_error *e)
+{
+    bool ipc = strncmp(l->endpoint, "ipc:", 4) == 0;
+
+    return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s refuses this %s: its operator adds %s to the file that daemon.allow "
+                   "names, and restarts it", l->endpoint, ipc ? "user" : "key",
+                   ipc ? "'submitter uid NUMBER NAME' ('id -u' tells the number)" : "the line that 'sluice keys' printed");
+}
+
 /* What time alone asks for: hello again, ping, and the notice that nobody
  * answers. Returns an event or NOTHING. */
 static int keep_up(struct daemon_link *l, struct sl_error *e)
@@ -148,6 +156,8 @@ static int keep_up(struct daemon_link *l, struct sl_error *e)
     uint64_t now = sl_boot_ms();
 
     if (!l->open) {
+        if (sl_dealer_refused(l->dealer))
+            return refused(l, e);
         if (now - l->last_connect >= RECONNECT_EVERY_MS)
             SL_TRY(reconnect(l, e));
         if (now - l->last_hello >= HELLO_EVERY_MS)
@@ -268,7 +278,6 @@ int daemon_link_next(struct daemon_link *l, int timeout_ms, struct sl_msg *m, st
 static int no_welcome(const struct daemon_link *l, struct sl_error *e)
 {
     char why[128];
-    struct stat st;
     int error = path_errno(l);
     bool ipc = strncmp(l->endpoint, "ipc:", 4) == 0;
 
@@ -276,13 +285,9 @@ static int no_welcome(const struct daemon_link *l, struct sl_error *e)
         return sl_fail(e, SL_EINTERRUPTED, "interrupted");
     if (sl_dealer_nowhere(l->dealer))
         return sl_fail(e, SL_EUNREACHABLE, "%s: %s", l->endpoint, sl_dealer_nowhere(l->dealer));
-    if (ipc ? error == 0 : l->ever) {
-        bool listed = l->ever || geteuid() == 0 || (stat(l->endpoint + 6, &st) == 0 && st.st_uid == geteuid());
-
-        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s %s, but gave no answer in %.1f s; %sits log says why "
-                       "('journalctl -u sluiced')", l->endpoint, ipc ? "runs" : "answered before", l->timeout_ms / 1000.0,
-                       listed ? "" : "is this user in its allow-list ('submitter uid NUMBER NAME')? ");
-    }
+    if (ipc ? error == 0 : l->ever)
+        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s %s, but gave no answer in %.1f s; its log says why "
+                       "('journalctl -u sluiced')", l->endpoint, ipc ? "runs" : "answered before", l->timeout_ms / 1000.0);
     snprintf(why, sizeof why, "no answer in %.1f s%s%s", l->timeout_ms / 1000.0, error ? ": " : "",
              error ? strerror(error) : "");
     return unreachable(l, why, error, e);

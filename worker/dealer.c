@@ -20,9 +20,11 @@
 
 struct sl_dealer {
     void *context, *socket;
+    void *monitor;                      /* hears of refusals on the socket; NULL: none */
     bool own_context, curve;
     bool heard;                         /* there somebody answered */
     bool up;                            /* and on this socket */
+    bool refused;                       /* here: it let this peer not in */
     char *endpoint;
     char *host;                         /* of tcp, where it is a name: libzmq would ask for it in its own thread, and end
                                          * no sooner than a name server answers */
@@ -80,6 +82,21 @@ static bool begins(const char *text, const char *with)
     return strncmp(text, with, strlen(with)) == 0;
 }
 
+/* libzmq tells of a refusal here alone, and tries again. Without a monitor it is silence. */
+static void watch_refusals(struct sl_dealer *d)
+{
+    char at[64];
+
+    snprintf(at, sizeof at, "inproc://refused-%p", d->socket);
+    if (zmq_socket_monitor(d->socket, at, ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) != 0)
+        return;
+    d->monitor = zmq_socket(d->context, ZMQ_PAIR);
+    if (d->monitor && (set_int(d->monitor, ZMQ_LINGER, 0) != 0 || zmq_connect(d->monitor, at) != 0)) {
+        zmq_close(d->monitor);
+        d->monitor = NULL;
+    }
+}
+
 /* at: the endpoint, with digits in place of a name. */
 static int connect_socket(struct sl_dealer *d, const char *at, struct sl_error *e)
 {
@@ -92,7 +109,9 @@ static int connect_socket(struct sl_dealer *d, const char *at, struct sl_error *
     d->socket = zmq_socket(d->context, ZMQ_DEALER);
     if (!d->socket)
         return zmq_failed(e, "no socket", d->endpoint);
-    d->up = false;
+    d->up = d->refused = false;
+    if (d->own_context)
+        watch_refusals(d);
     SL_TRY(set_options(d, begins(at, "tcp://["), e));
     if (zmq_connect(d->socket, at) == 0)
         return 0;
@@ -120,13 +139,21 @@ static int take_name(struct sl_dealer *d, struct sl_error *e)
     return 0;
 }
 
+static void close_socket(struct sl_dealer *d)
+{
+    if (d->socket)
+        zmq_close(d->socket);
+    if (d->monitor)
+        zmq_close(d->monitor);
+    d->socket = d->monitor = NULL;
+}
+
 static void drop_socket(struct sl_dealer *d)
 {
     if (!d->socket)
         return;
     set_int(d->socket, ZMQ_LINGER, 0);
-    zmq_close(d->socket);
-    d->socket = NULL;
+    close_socket(d);
 }
 
 /* The connection that there was is gone. A queue that is full looks alike. */
@@ -266,8 +293,7 @@ void sl_dealer_close(struct sl_dealer *d)
     if (!d)
         return;
     sl_lookup_leave(d->lookup);
-    if (d->socket)
-        zmq_close(d->socket);
+    close_socket(d);
     if (d->own_context && d->context)
         zmq_ctx_term(d->context);
     explicit_bzero(&d->key, sizeof d->key);
@@ -332,9 +358,19 @@ int sl_dealer_receive(struct sl_dealer *d, uint8_t **bytes, size_t *n, struct sl
     if (!*bytes)
         return sl_no_memory(e);
     d->heard = d->up = true;
+    d->refused = false;
     if (parts > 1)
         *n = 0; /* no JSON: refused like anything else that cannot be read */
     return 1;
+}
+
+bool sl_dealer_refused(struct sl_dealer *d)
+{
+    char event[8]; /* of one kind */
+
+    while (d->monitor && zmq_recv(d->monitor, event, sizeof event, ZMQ_DONTWAIT) >= 0)
+        d->refused = true;
+    return d->refused;
 }
 
 int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error *e)

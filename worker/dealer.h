@@ -54,6 +54,9 @@ int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error 
 /* Returns why there is no address to connect to, or NULL, too where there was one before. */
 const char *sl_dealer_nowhere(const struct sl_dealer *d);
 
+/* Returns whether the other side has refused this key or user on the connection under way. Not with a context of another's. */
+bool sl_dealer_refused(struct sl_dealer *d);
+
 /* Effect: a new CURVE key pair. Errors: SL_EUNSUPPORTED (libzmq without CURVE). */
 int sl_key_make(struct sl_key *k, struct sl_error *e) SL_MUST_USE;
 

@@ -148,6 +148,14 @@ static void take_loss(struct run *r, const struct sl_error *lost)
         r->signal_ms = sl_boot_ms();
 }
 
+/* Why nobody answers, where that is known. */
+static const char *known_reason(const struct run *r)
+{
+    const char *nowhere = sl_dealer_nowhere(r->dealer);
+
+    return !nowhere && sl_dealer_refused(r->dealer) ? "the daemon refuses this worker: it is not in its allow-list" : nowhere;
+}
+
 static int tick(struct run *r)
 {
     struct sl_lane_state s, special;
@@ -162,7 +170,7 @@ static int tick(struct run *r)
     memcpy(tasks, s.tasks, s.n_tasks * sizeof *tasks);
     memcpy(tasks + s.n_tasks, special.tasks, special.n_tasks * sizeof *tasks);
     p = (struct sl_worker_progress){s.bytes + special.bytes, tasks, s.n_tasks + special.n_tasks,
-                                    s.tensor, s.stages, gpus, sl_gpu_watch_read(r->gpus, gpus), sl_dealer_nowhere(r->dealer)};
+                                    s.tensor, s.stages, gpus, sl_gpu_watch_read(r->gpus, gpus), known_reason(r)};
     feed_watchdog(r, s.unfinished + special.unfinished, p.bytes, s.finished + special.finished);
     if (sl_worker_tick(r->worker, &p, sl_boot_ms()) == 1)
         return sl_dealer_reconnect(r->dealer, r->e);

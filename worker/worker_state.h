@@ -47,7 +47,7 @@ struct sl_worker_progress {
     const uint64_t *stages;  /* SL_STAGES of them, in ms; NULL: not told */
     const struct sl_gpu_health *gpus;
     unsigned n_gpus;         /* 0: a worker on the processor */
-    const char *nowhere;     /* why the daemon's name has no address; NULL: it has one */
+    const char *nowhere;     /* why nobody answers: the daemon's name has no address, or it refuses this worker; NULL: not known */
 };
 
 /* Effect: says hello, asks for work, tells progress, repeats, notices silence.

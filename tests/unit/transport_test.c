@@ -239,6 +239,7 @@ static void only_keys_of_the_list_come_in(void **state)
     assert_int_equal(pass(r, d, "x", 1, &m, 60000), 1);
     assert_int_equal(m.role, SL_ROLE_WORKER);
     assert_string_equal(m.user, "gpu-a");
+    assert_false(sl_dealer_refused(d));
     free(m.bytes);
     sl_dealer_close(d);
     /* A key that is not on the list. */
@@ -248,6 +249,9 @@ static void only_keys_of_the_list_come_in(void **state)
     for (unsigned i = 0; i < 40 && sl_router_refused(r) == 0; i++)
         assert_int_equal(pass(r, d, "x", 1, &m, 1500), 0);
     assert_true(sl_router_refused(r) > 0);
+    for (unsigned i = 0; i < 40 && !sl_dealer_refused(d); i++)
+        assert_int_equal(pass(r, d, "x", 1, &m, 250), 0);
+    assert_true(sl_dealer_refused(d)); /* is told so */
     sl_dealer_close(d);
     /* No key at all, and the wrong daemon's. */
     assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = sl_router_endpoint(r, 0),
