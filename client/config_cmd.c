@@ -73,6 +73,7 @@ static int config(const struct config_args *a, const char *what, struct sl_error
 {
     const struct sl_config_opts o = {.path = a->file, .system_socket = SL_CONFIG_SOCKET};
     struct sl_config *c;
+    int rc;
 
     if (strcmp(what, "show") != 0 && strcmp(what, "files") != 0)
         return sl_fail(e, SL_EUSAGE, "'%s': expected show or files", what);
@@ -81,8 +82,9 @@ static int config(const struct config_args *a, const char *what, struct sl_error
         print_all(c, a);
     else
         print_files(c, a->json);
+    rc = sl_config_check_pairs(c, e);
     sl_config_close(c);
-    return 0;
+    return rc;
 }
 
 static int run(int argc, const char **argv, struct sl_error *e)

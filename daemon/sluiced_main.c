@@ -41,10 +41,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
         listen = sl_config_get(c, SL_CONFIG_ENDPOINT);
     if (roots->n == 0)
         return sl_fail(e, SL_EUSAGE, "no root: --root DIR says below which folder jobs may read and write");
-    if (sl_config_number(c, SL_CONFIG_LEASE) < 2 * sl_config_number(c, SL_CONFIG_HEARTBEAT))
-        return sl_fail(e, SL_EUSAGE, "lease (%llu ms) must be at least twice heartbeat (%llu ms): progress is told "
-                       "each heartbeat, and a lease without any ends", (unsigned long long)sl_config_number(c, SL_CONFIG_LEASE),
-                       (unsigned long long)sl_config_number(c, SL_CONFIG_HEARTBEAT));
+    SL_TRY(sl_config_check_pairs(c, e));
     SL_TRY(sl_config_there(c, SL_CONFIG_ROOT, e));
     SL_TRY(sl_config_there(c, SL_CONFIG_ALLOW, e));
     SL_TRY(sl_config_there(c, SL_CONFIG_KEY, e));

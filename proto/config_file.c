@@ -411,6 +411,17 @@ int sl_config_there(const struct sl_config *c, enum sl_config_key k, struct sl_e
     return 0;
 }
 
+int sl_config_check_pairs(const struct sl_config *c, struct sl_error *e)
+{
+    const struct sl_config_value *lease = sl_config_get(c, SL_CONFIG_LEASE), *heartbeat = sl_config_get(c, SL_CONFIG_HEARTBEAT);
+
+    if (lease->number < 2 * heartbeat->number)
+        return sl_fail(e, SL_EUSAGE, "daemon.lease = %s (%s) must be at least twice daemon.heartbeat = %s (%s): progress is told "
+                       "each heartbeat, and a lease without any ends", lease->items[0], lease->origin, heartbeat->items[0],
+                       heartbeat->origin);
+    return 0;
+}
+
 const char *sl_config_file(const struct sl_config *c, unsigned i, bool *read)
 {
     if (i > 1 || !c->files[i])

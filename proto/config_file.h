@@ -130,6 +130,10 @@ uint64_t sl_config_number(const struct sl_config *c, enum sl_config_key k);
  * key's values that this process cannot reach. */
 int sl_config_there(const struct sl_config *c, enum sl_config_key k, struct sl_error *e) SL_MUST_USE;
 
+/* What two keys' values must be to each other, whatever program reads them. Errors: SL_EUSAGE naming both and where they
+ * are from. */
+int sl_config_check_pairs(const struct sl_config *c, struct sl_error *e) SL_MUST_USE;
+
 /* Facts of a key, for option tables, man pages, `config show`. Never NULL. */
 const struct sl_config_info *sl_config_info(enum sl_config_key k);
 /* Returns the key of "section.name", or -1. */

@@ -96,6 +96,13 @@ is($setting{'sluice.endpoint'}{origin}, 'SLUICE_ENDPOINT', 'environment over fil
 like($setting{'daemon.lease'}{origin}, qr{\Q$dir\E/config/sluice/sluice\.conf:4}, 'user file with its line');
 like(run($SLUICE, 'config', 'show', '--origin', '--config', $none)->{out}, qr/, from built-in\nattempts = 5$/m, 'built-in');
 like(run($SLUICE, 'config', 'show', '--origin')->{out}, qr/from SLUICE_ENDPOINT\nendpoint = ipc:/, 'as text');
+{
+    spit("$dir/f.conf", "[daemon]\nheartbeat = 31s\n");
+    my $words = qr{daemon\.lease = 60s \(built-in\) must be at least twice daemon\.heartbeat = 31s \(\Q$dir\E/f\.conf:2\)};
+    my $shown = fails('a lease below two heartbeats', 2, $words, $SLUICE, 'config', 'show', '--config', "$dir/f.conf");
+    like($shown->{out}, qr/^heartbeat = 31s$/m, 'is shown all the same');
+    fails('sluiced says the same', 2, $words, "$BUILD/sluiced", '--config', "$dir/f.conf", '--root', $dir);
+}
 fails('unknown setting', 2, qr/f\.conf:2/, $SLUICE, 'config', 'show', '--config',
       do { spit("$dir/f.conf", "[nowhere]\nx = 1\n"); "$dir/f.conf" });
 is((json_lines(run($SLUICE, 'config', 'files', '--json')->{out}))[1]{read}, JSON::PP::true, 'config files --json');
