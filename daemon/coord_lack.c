@@ -37,12 +37,12 @@ static void tidy(const struct sl_coord *c, struct worker *w, uint64_t job)
     w->n_lacks = n;
 }
 
-int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool empty, bool *another,
+int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, enum lacking what, bool *another,
                     struct sl_error *e)
 {
     tidy(c, w, j->id);
     SL_TRY(coord_grow(&w->lacks, w->n_lacks, &w->cap_lacks, sizeof *w->lacks, e));
-    w->lacks[w->n_lacks++] = (struct lack){j->id, c->now.run_ms + LACKS_MS, empty};
+    w->lacks[w->n_lacks++] = (struct lack){j->id, c->now.run_ms + LACKS_MS, what};
     *another = another_may(c, w, j);
     return 0;
 }
@@ -54,14 +54,18 @@ void coord_note_left(struct sl_coord *c, const struct worker *w)
             c->jobs[i]->left_ms = c->now.run_ms;
 }
 
+bool coord_lacks_what(const struct sl_coord *c, const struct worker *w, const struct job *j, enum lacking what)
+{
+    const struct lack *l = find_lack(c, w, j);
+
+    return l && l->what == what;
+}
+
 bool coord_saw_none(const struct sl_coord *c, const struct job *j)
 {
-    for (uint32_t i = 0; i < c->n_workers; i++) {
-        const struct lack *l = c->workers[i]->peer ? find_lack(c, c->workers[i], j) : NULL;
-
-        if (l && l->empty)
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        if (c->workers[i]->peer && coord_lacks_what(c, c->workers[i], j, LACKS_FILES))
             return true;
-    }
     return false;
 }
 

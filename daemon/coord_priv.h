@@ -76,10 +76,14 @@ struct held {
     uint32_t task;
 };
 
-/* A job whose folder or files a worker did not find, until it may look again. */
+/* A job whose folder or files a worker did not find, or for which it has too little memory, until it may look again. */
 struct lack {
     uint64_t job, until_ms;
-    bool empty;             /* there is such a folder, without files of the job */
+    enum lacking {
+        LACKS_PLACE,
+        LACKS_FILES,        /* there is such a folder, without files of the job */
+        LACKS_MEMORY
+    } what;
 };
 
 struct worker {
@@ -324,10 +328,9 @@ uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j);
 /* The job of the same user and priority that keeps j from beginning, or 0. */
 uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j);
 /* ---- coord_lack.c */
-/* Effect: the worker's machine lacks the job's folder or files: for ten minutes, until it says hello again
- * or coord_forget_lacks. empty: it has the folder, and no file of the job there. *another: whether a worker is connected
+/* Effect: the worker lacks that for the job: for ten minutes, until it says hello again or coord_forget_lacks. *another: whether a worker is connected
  * that is not known to lack them, or one that had tasks of the job left less than a lease ago. Errors: SL_EFAIL. */
-int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool empty, bool *another,
+int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, enum lacking what, bool *another,
                     struct sl_error *e) SL_MUST_USE;
 /* A worker is connected that has the folder, and no files of the job there. */
 bool coord_saw_none(const struct sl_coord *c, const struct job *j);
@@ -337,6 +340,8 @@ void coord_note_left(struct sl_coord *c, const struct worker *w);
 void coord_forget_lacks(struct sl_coord *c, const struct job *j);
 /* The job's tasks are not for w: it lacks them, and another may have them. */
 bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct job *j);
+/* It has said that it lacks this. */
+bool coord_lacks_what(const struct sl_coord *c, const struct worker *w, const struct job *j, enum lacking what);
 /* ---- coord_lost.c */
 /* Effect: the lease of w's task has run out: it is ready again. When w is the last of so many workers in a row that
  * went away with it, it is quarantined, or the job fails, when they went away with any of its tasks. Errors: those of

@@ -64,7 +64,7 @@ static uint64_t next_try(const struct job *j, uint64_t now)
 /* buf = why the job is not running, "" when it is or has ended. */
 static void put_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
 {
-    uint32_t connected = 0, draining = 0, lacking = 0, idle = 0;
+    uint32_t connected = 0, draining = 0, lacking = 0, weak = 0, idle = 0;
     uint64_t wait, before;
 
     *buf = 0;
@@ -74,6 +74,7 @@ static void put_reason(const struct sl_coord *c, const struct job *j, char *buf,
         connected += c->workers[i]->peer != 0;
         draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
         lacking += c->workers[i]->peer != 0 && ((c->workers[i]->draining && j->n_leased == 0) || coord_lacks(c, c->workers[i], j));
+        weak += c->workers[i]->peer != 0 && coord_lacks_what(c, c->workers[i], j, LACKS_MEMORY);
         idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0 &&
                 !coord_lacks(c, c->workers[i], j);
     }
@@ -101,7 +102,9 @@ static void put_reason(const struct sl_coord *c, const struct job *j, char *buf,
     else if (j->state == SL_JOB_STITCHING && j->manual_stitch)
         snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
     else if (connected == lacking)
-        snprintf(buf, cap, "waits for a worker that has its folder and files: one that had left");
+        snprintf(buf, cap, "waits for a worker that has %s: one that had left",
+                 weak == 0 ? "its folder and files" : weak < lacking ? "its folder and files, and memory for it"
+                                                                     : "memory for it (--mem)");
     else if (j->n_leased == 0 && coord_waits_for_cpu(c, j))
         snprintf(buf, cap, "GPUs failed at what is left of it: waits for a worker without one");
     else if (coord_runnable(c, j))

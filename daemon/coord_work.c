@@ -267,7 +267,7 @@ static int on_result(struct sl_coord *c, struct worker *w, struct job *j, uint32
     }
     /* An empty folder may have the name of one that is mounted at another worker's. */
     if (task == SL_TASK_DISCARD && sl_get_uint(m, "bytes", 0) == 0)
-        SL_TRY(coord_note_lack(c, w, j, true, &another, e));
+        SL_TRY(coord_note_lack(c, w, j, LACKS_FILES, &another, e));
     if (another) {
         SL_TRY(coord_return(c, j, task, e));
         return answer(c, w, m, NULL, 0, e);
@@ -290,7 +290,7 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
              w->version, c->o.version);
     text = says_never(code) && coord_other_release(c, w) ? told : text;
     if (lacks || weak)
-        SL_TRY(coord_note_lack(c, w, j, false, &another, e));
+        SL_TRY(coord_note_lack(c, w, j, weak ? LACKS_MEMORY : LACKS_PLACE, &another, e));
     if (lacks) /* as what it is told and kept */
         code = code == -SL_ENOSOURCE ? -SL_ESOURCE : -SL_EFAIL;
     if (lacks && task == SL_TASK_PREPARE)
@@ -306,7 +306,8 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
     else
         SL_TRY(coord_task_failed(c, w, j, task, code ? code : 1, another ? NO_ATTEMPT : ATTEMPT, text, e));
     if (another)
-        SL_TRY(coord_revoke_from(c, w, j, "this worker lacks the job's folder or files, or memory for it", e));
+        SL_TRY(coord_revoke_from(c, w, j, weak ? "this worker may take too little memory for the job"
+                                               : "this worker lacks the job's folder or files", e));
     return answer(c, w, t, NULL, 0, e);
 }
 

@@ -128,6 +128,7 @@ static void too_little_memory_is_another_workers_task(void **state)
     assert_int_equal(pulled(w, 2, &g, 1), 1);
     result(w, 2, g);
     say(w, 2, "{\"v\":3,\"m\":\"bye\"}");
+    assert_string_equal(state_of(w, C, id), "running: waits for a worker that has memory for it (--mem): one that had left");
     passes(w, 10);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_int_equal(strncmp(state_of(w, C, id), "running", 7), 0);
