@@ -55,6 +55,26 @@ static int paths_fit(const cJSON *spec, struct sl_error *why)
                    prefix, PATH_MAX - 1);
 }
 
+/* With all that goes beside it the specification has room in a message. */
+static int has_room(const cJSON *spec, struct sl_error *why)
+{
+    char *text = cJSON_PrintUnformatted(spec);
+    size_t n = text ? strlen(text) : 0;
+
+    cJSON_free(text);
+    if (!text)
+        return sl_no_memory(why);
+    return n <= SL_SPEC_BYTES ? 0 : sl_fail(why, SL_EUSAGE, "a specification of %zu bytes; %u are possible: give fewer or shorter "
+                                            "lists", n, SL_SPEC_BYTES);
+}
+
+/* What it needs of messages is there. */
+static int fits(const cJSON *spec, struct sl_error *why)
+{
+    SL_TRY(paths_fit(spec, why));
+    return has_room(spec, why);
+}
+
 int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_error *why)
 {
     const char *paths[] = {sl_get_str(j->spec, "source"), sl_get_str(j->spec, "output"),
@@ -62,7 +82,7 @@ int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_erro
     struct sl_error found; /* as much as that it is not there now */
     char roots[450] = "it has none";
 
-    SL_TRY(paths_fit(j->spec, why));
+    SL_TRY(fits(j->spec, why));
     for (uint32_t i = 0, n = 0; i < c->o.n_roots && n < sizeof roots; i++)
         n += (uint32_t)snprintf(roots + n, sizeof roots - n, "%s%s", i ? ", " : "", c->o.roots[i]);
     for (unsigned i = 0; i < 3; i++)
@@ -77,11 +97,11 @@ int coord_fail_impossible(struct sl_coord *c, struct sl_error *e)
         struct job *j = c->jobs[i];
         char advice[96] = "", text[1024];
         struct sl_error why;
-        bool fits = paths_fit(j->spec, &why) == 0;
+        bool fitting = fits(j->spec, &why) == 0;
 
-        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || (fits && coord_possible(c, j, &why) == 0))
+        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || (fitting && coord_possible(c, j, &why) == 0))
             continue;
-        if (fits)
+        if (fitting)
             snprintf(advice, sizeof advice, "; start sluiced with a root for it again, and 'sluice retry %llu' goes on",
                      (unsigned long long)j->id);
         snprintf(text, sizeof text, "%.900s%s", why.text, advice);
@@ -89,19 +109,6 @@ int coord_fail_impossible(struct sl_coord *c, struct sl_error *e)
         SL_TRY(coord_set_state(c, j, SL_JOB_FAILED, -SL_EUSAGE, text, e));
     }
     return 0;
-}
-
-/* With all that goes beside it the specification has room in a message. */
-static int has_room(const cJSON *spec, struct sl_error *why)
-{
-    char *text = cJSON_PrintUnformatted(spec);
-    size_t n = text ? strlen(text) : 0;
-
-    cJSON_free(text);
-    if (!text)
-        return sl_no_memory(why);
-    return n <= SL_SPEC_BYTES ? 0 : sl_fail(why, SL_EUSAGE, "a specification of %zu bytes; %u are possible: give fewer or shorter "
-                                            "lists", n, SL_SPEC_BYTES);
 }
 
 static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
@@ -118,8 +125,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
         return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a file's base name is expected", prefix);
     if (sl_gguf_stem(prefix) != strlen(prefix)) /* another job's part may have that name */
         return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a base name without .gguf and a part's number is expected", prefix);
-    SL_TRY(paths_fit(spec, &a->why));
-    SL_TRY(has_room(spec, &a->why));
+    SL_TRY(fits(spec, &a->why));
     for (other = first; other != spec; other = other->next)
         if (coord_same_output(a->c, other, spec))
             return sl_fail(&a->why, SL_EUSAGE, "two jobs of the sweep have the output %s/%s",

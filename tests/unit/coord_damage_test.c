@@ -197,6 +197,29 @@ static void too_long_an_output_fails_once(void **state)
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "choose a folder with a shorter one"));
 }
 
+/* Its grants would have no room in a message: every task in vain, for ever. */
+static void too_long_a_specification_fails_once(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 3, 3);
+    alter(w, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4096), "
+             "names AS (SELECT group_concat('\"' || hex(zeroblob(2047)) || '\"') AS list FROM n WHERE i <= 256) "
+             "UPDATE jobs SET spec = replace(spec, '\"source\":', '\"options\":{\"tensor_types\":[' || "
+             "(SELECT group_concat('{\"pattern\":\"' || hex(zeroblob(512)) || '\",\"type\":\"q8_0\"}') FROM n) || "
+             "'],\"include_weights\":[' || (SELECT list FROM names) || '],\"exclude_weights\":[' || (SELECT list FROM names) || "
+             "']},\"source\":')");
+    world_start(w);
+    client(w, C);
+    assert_string_equal(state_of(w, C, 1), "failed");
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "6291456 are possible: give fewer or shorter lists"));
+    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
+    expect(w, C, SL_M_DONE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +229,7 @@ int main(void)
         TEST(a_job_with_damaged_tasks_is_told),
         TEST(a_damaged_discard_is_passed_over),
         TEST(too_long_an_output_fails_once),
+        TEST(too_long_a_specification_fails_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
