@@ -261,7 +261,7 @@ int coord_damaged(const struct sl_coord *c, uint64_t job, enum sl_job_state stat
 
     if (sl_job_ended(state))
         snprintf(advice, sizeof advice, "'sluice forget %llu' takes it out", (unsigned long long)job);
-    return sl_fail(e, SL_EUSAGE, "%.200s: job %llu cannot be read, the queue is damaged: %.600s; %s", sl_queue_path(c->q),
+    return sl_fail(e, SL_EUSAGE, "%.200s: job %llu cannot be read, it is damaged: %.600s; %s", sl_queue_path(c->q),
                    (unsigned long long)job, why, advice);
 }
 

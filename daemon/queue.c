@@ -74,7 +74,7 @@ struct sl_queue {
 
 /* ---- statements */
 
-#define DAMAGED " (the queue is damaged: restore a copy of it, or move it away and begin anew)"
+#define DAMAGED " (it is damaged: restore a copy of it, or move it away and begin anew)"
 
 /* The errno behind an I/O error, or 0: sqlite3_system_errno does not have it of a commit. */
 static int system_errno(struct sl_queue *q)
@@ -252,7 +252,7 @@ static int start_epochs(struct sl_queue *q, struct sl_error *e)
     SL_TRY(db_query(q, &st, e, "SELECT value, " EPOCH_OF_NOW " FROM counters WHERE name = 'epochs'", ""));
     SL_TRY(rc = db_next(q, st, e));
     if (rc == 0)
-        return sl_fail(e, SL_EFAIL, "%s: the counter of epochs is missing: the queue is damaged", q->path);
+        return sl_fail(e, SL_EFAIL, "%s: the counter of epochs is missing" DAMAGED, q->path);
     q->epoch = q->reserved = q->reserved_synced = db_number(st, 0);
     q->behind = db_number(st, 1);
     sqlite3_reset(st);
@@ -345,7 +345,7 @@ static int set_up(struct sl_queue *q, struct sl_error *e)
         if (sqlite3_errcode(q->db) == SQLITE_BUSY)
             return sl_fail(e, SL_EEXISTS, "%s: another process is at work with it; wait for that, or "
                                           "choose another place", q->path);
-        return db_fail(q, e, "cannot be opened as a queue");
+        return db_fail(q, e, "cannot be opened");
     }
     SL_TRY(run_sql(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;", e));
     SL_TRY(migrate(q, e));

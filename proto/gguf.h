@@ -152,7 +152,7 @@ bool sl_gguf_split_suffix(const char *path, uint32_t *no, uint32_t *n);
 size_t sl_gguf_stem(const char *name);
 
 /* Effect: *n = the files of the set that `path` begins: 1, or the n of "-00001-of-0000n.gguf".
- * Errors: SL_ESOURCE when path is a part, but not the first, of its set, or its name cannot be. */
+ * Errors: SL_EUSAGE when path is a part, but not the first, of its set, SL_ESOURCE when its name cannot be. */
 int sl_gguf_split_count(const char *path, uint32_t *n, struct sl_error *e) SL_MUST_USE;
 /* Effect: the name of part i (0-based) of n into buf: "prefix.gguf" when n is 1,
  * else "prefix-0000i-of-0000n.gguf". SL_ESOURCE: it does not fit, n > 65535. */

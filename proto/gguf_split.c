@@ -58,7 +58,7 @@ int sl_gguf_split_count(const char *path, uint32_t *n, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "%s: the name says %u parts; a set has at most %u", path,
                        count, UINT16_MAX);
     if (no != 1)
-        return sl_fail(e, SL_ESOURCE, "%s: this is part %u of %u; name the first part, -00001-of-%05u.gguf",
+        return sl_fail(e, SL_EUSAGE, "%s: this is part %u of %u; name the first part, -00001-of-%05u.gguf",
                        path, no, count, count);
     *n = count;
     return 0;

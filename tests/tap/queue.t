@@ -12,7 +12,7 @@ use Time::HiRes qw(sleep);
 need_python();
 service_setup();
 my $queue = "$RUN/state/queue";
-my $damaged = qr/\Q$queue\E: job \d+ cannot be read, the queue is damaged/;
+my $damaged = qr/\Q$queue\E: job \d+ cannot be read, it is damaged/;
 
 # Statements on a queue that nobody has open.
 sub alter {
@@ -90,6 +90,6 @@ fault(hold => 1, path => '.safetensors', from => 1_000_000);
     finish($p);
 }
 alter("$OUT/own.sluice-journal", 'UPDATE tasks SET state = 9 WHERE task = 1');
-fails('a damaged journal', 1, qr{\Q$OUT\E/own\.sluice-journal: job 1 cannot be read, the queue is damaged: its task 1 is in no state that there is; restore a copy of it, or move it away and begin anew},
+fails('a damaged journal', 1, qr{\Q$OUT\E/own\.sluice-journal: job 1 cannot be read, it is damaged: its task 1 is in no state that there is; restore a copy of it, or move it away and begin anew},
     $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '-o', "$OUT/own.gguf", '--quiet');
 done_testing;

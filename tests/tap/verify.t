@@ -187,6 +187,8 @@ run_ok('all parts', $SLUICE, 'verify', $parts[0], '--source', $TINY);
 flip_byte($parts[1], (-s $parts[1]) - 5000, 4);
 finds('a byte of the second part', qr/00002-of/, $parts[0]);
 flip_byte($parts[1], (-s $parts[1]) - 5000, 4);
+fails("a later part in place of the first: $_->[0]", 2, qr/: this is part 2 of \d+; name the first part/, $SLUICE, @$_)
+    for ['verify', $parts[1]], ['inspect', $parts[1]], ['plan', $parts[1], '--recipe', 'copy'];
 rename $parts[2], "$parts[2].away";
 fails("a part is missing: $_->[0]", 7, qr/p-00003-of-\d+\.gguf: part 3 of \d+ is missing; all parts/, $SLUICE, @$_)
     for ['verify', $parts[0]], ['inspect', $parts[0]], ['plan', $parts[0], '--recipe', 'copy'];

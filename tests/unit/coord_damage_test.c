@@ -23,7 +23,7 @@ static void is_told_damaged(struct world *w, const char *ask)
     say(w, C, "{\"v\":3,\"m\":%s}", ask);
     m = expect(w, C, SL_M_ERROR);
     assert_int_equal(sl_get_uint(m, "code", 0), -SL_EFAIL);
-    if (!strstr(sl_get_str(m, "text"), "job 1 cannot be read, the queue is damaged: ") ||
+    if (!strstr(sl_get_str(m, "text"), "job 1 cannot be read, it is damaged: ") ||
         !strstr(sl_get_str(m, "text"), "; 'sluice forget 1' takes it out"))
         fail_msg("%s", sl_get_str(m, "text"));
 }
@@ -107,7 +107,7 @@ static void a_damaged_job_hides_no_other(void **state)
             job = cJSON_GetArrayItem(list, k);
             assert_int_equal(sl_get_uint(job, "id", 0), 3 - k);
             assert_string_equal(sl_get_str(job, "state"), "cancelled");
-            if (!!strstr(sl_get_str(job, "error"), "job 2 cannot be read, the queue is damaged") != (k == 1))
+            if (!!strstr(sl_get_str(job, "error"), "job 2 cannot be read, it is damaged") != (k == 1))
                 fail_msg("%u: %s", i, sl_get_str(job, "error"));
         }
         assert_string_equal(sl_get_str(cJSON_GetArrayItem(list, 1), "source"), "/");
@@ -167,7 +167,7 @@ static void a_damaged_discard_is_passed_over(void **state)
         say(w, C, "{\"v\":3,\"m\":\"logs\",\"job\":1}");
         events = sl_get(expect(w, C, SL_M_LOG), "events");
         assert_non_null(strstr(sl_get_str(cJSON_GetArrayItem(events, cJSON_GetArraySize(events) - 1), "text"),
-                               "job 1 cannot be read, the queue is damaged"));
+                               "job 1 cannot be read, it is damaged"));
     }
     worker(w, 1);
     run_all(w, 1); /* the other one's go */

@@ -115,7 +115,7 @@ static void split_names(void **state)
         {"m-00001-of-00001.gguf", 0, 1},
         {"m-0001-of-00007.gguf", 0, 1},
         {"-00001-of-00007.gguf", 0, 1},
-        {"m-00002-of-00007.gguf", SL_ESOURCE, 0},
+        {"m-00002-of-00007.gguf", SL_EUSAGE, 0},
         {"m-00000-of-00007.gguf", SL_ESOURCE, 0},
         {"m-00001-of-00000.gguf", SL_ESOURCE, 0},
         {"m-00008-of-00007.gguf", SL_ESOURCE, 0},

@@ -503,7 +503,7 @@ static void damage_is_found(void **state)
     sl_queue_close(f->q);
     run_raw(f->path, "UPDATE jobs SET state = 77");
     assert_int_equal(sl_queue_open(f->path, &f->q, &e), SL_EFAIL);
-    assert_non_null(strstr(e.text, "the queue is damaged"));
+    assert_non_null(strstr(e.text, "it is damaged"));
     run_raw(f->path, "UPDATE jobs SET state = 0");
     assert_int_equal(sl_queue_open(f->path, &f->q, &e), 0);
     assert_int_equal(sl_queue_retry(f->q, id, &e), 0);
@@ -513,7 +513,7 @@ static void damage_is_found(void **state)
     assert_int_equal(pwrite(fd, page, sizeof page, 4096), sizeof page);
     close(fd);
     assert_int_equal(sl_queue_open(f->path, &f->q, &e), SL_EFAIL);
-    assert_non_null(strstr(e.text, "the queue is damaged"));
+    assert_non_null(strstr(e.text, "it is damaged"));
     assert_null(strchr(e.text, '\n'));
 }
 
