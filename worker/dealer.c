@@ -304,14 +304,14 @@ void sl_dealer_close(struct sl_dealer *d)
 
 int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e)
 {
-    if (d->socket && !d->heard && sl_boot_ms() < d->keep_ms)
+    if (d->socket && !d->up && sl_boot_ms() < d->keep_ms)
         return 0;
     if (d->socket) {
         drop_socket(d);
         sl_lookup_leave(d->lookup); /* of a cut that is long past, perhaps */
         d->lookup = NULL;
         d->again_ms = 0;
-        d->turn += !d->heard;
+        d->turn += !d->up;
     }
     return d->host ? look(d, e) : connect_socket(d, d->endpoint, e);
 }

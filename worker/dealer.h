@@ -31,7 +31,7 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
 void sl_dealer_close(struct sl_dealer *d);
 
 /* Effect: drops the connection and what is queued, and connects anew: a name's address is asked for again, and where
- * nobody was heard yet another one is taken, but not before the last had as long as it was asked for. */
+ * nobody was heard on the last connection another one is taken, but not before that had as long as it was asked for. */
 int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 1 when handed over, 0 when there is no connection or its queue is

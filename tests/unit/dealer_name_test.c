@@ -196,6 +196,35 @@ static void the_other_family_is_not_taken_for_a_move(void **state)
         fclose(ipv6);
 }
 
+/* One that is started anew at the other address alone, while the name has both: the connection to the former is dropped for
+ * want of an answer, and the next one leads there. */
+static void an_address_that_answers_no_more_is_left(void **state)
+{
+    FILE *ipv6 = fopen("/proc/net/if_inet6", "r");
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+    char name[64], other[64];
+
+    (void)state;
+    if (!ipv6 || fgetc(ipv6) == EOF) {
+        print_message("no IPv6 here\n");
+        skip();
+    }
+    fclose(ipv6);
+    assert_int_equal(open_router("tcp://127.0.0.1:*", &r), 0);
+    snprintf(name, sizeof name, "tcp://localhost%s", strrchr(sl_router_endpoint(r, 0), ':'));
+    snprintf(other, sizeof other, "tcp://[::1]%s", strrchr(name, ':'));
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "ping", 4, &m, 60000), 1);
+    answer_and_go(r, d, &m);
+    assert_int_equal(open_router(other, &r), 0);
+    reach(r, d, &m);
+    free(m.bytes);
+    sl_dealer_close(d);
+    sl_router_close(r);
+}
+
 /* A daemon that is started anew at another address, which its name has by then, is found without a heartbeat's help; while
  * the name has the former one, too, that is kept. */
 static void a_name_that_moves_is_followed(void **state)
@@ -278,6 +307,7 @@ int main(void)
         cmocka_unit_test(one_address_is_enough),
         cmocka_unit_test(a_slow_name_server_is_not_asked_in_vain),
         cmocka_unit_test(the_other_family_is_not_taken_for_a_move),
+        cmocka_unit_test(an_address_that_answers_no_more_is_left),
         cmocka_unit_test(a_name_that_moves_is_followed),
         cmocka_unit_test(without_threads_the_patient_ask_again),
     };
