@@ -28,15 +28,19 @@ static uint64_t scratch_floats(uint64_t longest_row)
     return longest_row > CHUNK ? longest_row : CHUNK;
 }
 
-uint64_t sl_scratch_bytes(uint64_t longest_row)
+uint64_t sl_scratch_bytes(const struct sl_needs *n)
 {
-    return (3 * scratch_floats(longest_row) * sizeof(float) + 63) / 64 * 64;
+    return (3 * scratch_floats(n->row) * sizeof(float) + 63) / 64 * 64 + SL_BANDS * n->band;
 }
 
-int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e)
+int sl_scratch_open(struct sl_scratch *s, const struct sl_needs *n, struct sl_error *e)
 {
-    s->floats = scratch_floats(longest_row);
-    s->x = aligned_alloc(64, sl_scratch_bytes(longest_row));
+    uint64_t bytes = sl_scratch_bytes(n);
+
+    s->floats = scratch_floats(n->row);
+    s->x = aligned_alloc(64, bytes);
+    for (unsigned i = 0; i < SL_BANDS && s->x; i++)
+        s->band[i].data = (uint8_t *)s->x + bytes - (i + 1) * n->band;
     if (!s->x)
         return sl_fail(e, SL_EFAIL, "out of memory for a compute thread");
     s->w = s->x + s->floats;
@@ -164,7 +168,9 @@ static int load(const struct job *j, uint32_t run, const struct sl_source *s, ui
                 uint64_t n, float *x)
 {
     uint64_t bad = 0, part_rows = j->env->plan->model->src[j->u->run[run].src].scale.part_rows;
-    int rc = sl_load_f32(s, skip, n, x, &bad);
+    const struct sl_unit_run *r = &j->u->run[run];
+    int rc = r->rows ? sl_packed_load(&j->env->plan->model->src[r->src], r, j->slab, s, skip, n, j->s->band, x, &bad)
+                     : sl_load_f32(s, skip, n, x, &bad);
 
     if (rc == SL_ESOURCE)
         return bad_element(j, run, j->u->run[run].narrow || part_rows
@@ -445,7 +451,7 @@ static bool straight(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out
         return false;
     while (pos >= j->u->run[run].elems)
         pos -= j->u->run[run++].elems;
-    return j->u->run[run].elems - pos >= n && sl_quantize_source(j->env->backend, j->type, &j->src[run], pos, n, out);
+    return j->u->run[run].elems - pos >= n && !j->u->run[run].rows && sl_quantize_source(j->env->backend, j->type, &j->src[run], pos, n, out);
 }
 
 /* F4 as blocks of MXFP4 or NVFP4; BF16 holds all their values, so that rounding through it is nothing. */
@@ -572,6 +578,8 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': rows of %llu weights are too long for an "
                        "importance matrix", j.t->name, (unsigned long long)j.t->ne[0]);
     SL_TRY(open_sources(&j, slab));
+    for (unsigned i = 0; i < SL_BANDS; i++)
+        s->band[i].run = NULL;
     if (u->mode == SL_UNIT_IDS)
         return convert_all_ids(&j, slab + u->out_at);
     /* Copied bytes are loaded too: a NaN must not pass. Integers have none. */

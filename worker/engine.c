@@ -104,20 +104,22 @@ static unsigned threads_for(const struct sl_plan *p)
 
 static int allocate(struct sl_engine *en, struct sl_error *e)
 {
-    uint64_t least = 0, row = 0, bytes = 0, weights = 0;
+    uint64_t bytes = 0, weights = 0;
+    struct sl_needs all = {0};
 
     for (unsigned i = 0; i < en->n_members; i++) {
-        uint64_t l, r;
+        struct sl_needs n;
 
         bytes += job_bytes(en->members[i].env.plan);
-        sl_unit_needs(&en->members[i].env, &l, &r);
-        weights += en->members[i].env.weights.column_bytes * r;
-        least = l > least ? l : least;
-        row = r > row ? r : row;
+        sl_unit_needs(&en->members[i].env, &n);
+        weights += en->members[i].env.weights.column_bytes * n.row;
+        all.slab = n.slab > all.slab ? n.slab : all.slab;
+        all.row = n.row > all.row ? n.row : all.row;
+        all.band = n.band > all.band ? n.band : all.band;
     }
-    en->longest_row = row;
+    en->longest_row = all.row;
     SL_TRY(sl_slabs_choose(en->opts.mem_bytes, en->devices.n ? en->threads * en->slots : en->threads,
-                           (en->threads + en->spare) * sl_scratch_bytes(row) + weights, least,
+                           (en->threads + en->spare) * sl_scratch_bytes(&all) + weights, all.slab, all.band != 0,
                            en->opts.beside_bytes + (uint64_t)(en->threads + en->spare) * THREAD_TAKES, en->opts.slab_bytes,
                            bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
@@ -138,7 +140,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     for (unsigned i = 0; i < en->threads + en->spare; i++) {
         en->compute[i].en = en;
         en->compute[i].gpu = en->devices.n && i < en->threads ? &en->gpu[i % en->devices.n] : NULL;
-        SL_TRY(sl_scratch_open(&en->compute[i].scratch, row, e));
+        SL_TRY(sl_scratch_open(&en->compute[i].scratch, &all, e));
     }
     return 0;
 }

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #define SLAB_USUAL (4 * SL_MIB)
+#define SLAB_WIDE (16 * SL_MIB)
 #define SLAB_SMALL (SL_MIB / 2)
 #define SLABS_FEWEST 3u  /* one read, one converted, one written */
 #define READS_AHEAD 16u
@@ -33,11 +34,11 @@ int sl_slabs_enough(uint64_t mem_bytes, struct sl_error *e)
                    sl_size_text(b, SL_MEM_MIN));
 }
 
-int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least,
+int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least, bool wide,
                     uint64_t beside, uint64_t forced, uint64_t job_bytes, struct sl_slabs *out, struct sl_error *e)
 {
     uint64_t rest = mem_bytes / 5 < 160 * SL_MIB ? mem_bytes / 5 : 160 * SL_MIB;
-    uint64_t wanted = 2 * (uint64_t)threads + READS_AHEAD, size = SLAB_USUAL, budget, need;
+    uint64_t wanted = 2 * (uint64_t)threads + READS_AHEAD, size = wide ? SLAB_WIDE : SLAB_USUAL, budget, need;
 
     SL_TRY(sl_slabs_enough(mem_bytes, e));
     rest = rest > beside ? rest : beside;

@@ -9,6 +9,7 @@
 
 #include "proto/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define SL_MIB ((uint64_t)1 << 20)
@@ -28,9 +29,9 @@ int sl_slabs_enough(uint64_t mem_bytes, struct sl_error *e) SL_MUST_USE;
 /* Effect: chooses number and size of slabs for mem_bytes of memory in all, of which a fifth, 160 MiB at
  * most but `beside` bytes at least, is left to the rest of the process and `scratch` bytes to the compute
  * threads. A small job, of job_bytes read and written (0: not known), gets no more than a quarter of that.
- * least: bytes that one slab must have. forced: slab size asked for, 0: none. base stays NULL. Errors:
- * SL_EUSAGE, saying what is needed. */
-int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least,
+ * least: bytes that one slab must have. wide: larger ones, where there is room for as many. forced: slab size asked
+ * for, 0: none. base stays NULL. Errors: SL_EUSAGE, saying what is needed. */
+int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least, bool wide,
                     uint64_t beside, uint64_t forced, uint64_t job_bytes, struct sl_slabs *out,
                     struct sl_error *e) SL_MUST_USE;
 

@@ -90,7 +90,7 @@ struct room {
 /* Upper bound of the slab bytes that a run takes. */
 static uint64_t run_room(const struct source *s, const struct sl_unit_run *r)
 {
-    uint64_t parts = sl_packed_room(s->ms, r);
+    uint64_t parts = sl_packed_room(r);
 
     return r->rows ? parts : weights_room(sl_elem_bytes(s->dt, r->elems)) + scales_room(r->n_scales, s->scale_bytes) + parts;
 }
@@ -131,7 +131,7 @@ static void place(struct room *room, const struct source *s, struct sl_unit_run 
 
     room->elems += r->elems;
     if (r->rows) {
-        room->used = sl_packed_place(s->ms, r, room->used);
+        room->used = sl_packed_place(r, room->used);
         return;
     }
     r->place = up(room->used, big ? 4096 : 64);
@@ -142,7 +142,7 @@ static void place(struct room *room, const struct source *s, struct sl_unit_run 
         r->scale_f32 = up(r->scale_raw + r->n_scales * s->scale_bytes, 64);
         room->used = r->scale_f32 + r->n_scales * sizeof(float);
     }
-    room->used = sl_packed_place(s->ms, r, room->used);
+    room->used = sl_packed_place(r, room->used);
 }
 
 /* Where output element i of a tensor begins in its sources, and how many
@@ -530,11 +530,11 @@ static uint64_t packed_needs(const struct sl_unit_env *env, const struct sl_out_
     return need;
 }
 
-void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)
+void sl_unit_needs(const struct sl_unit_env *env, struct sl_needs *n)
 {
     const struct sl_plan *p = env->plan;
 
-    *slab = *row = 0;
+    *n = (struct sl_needs){0};
     for (uint32_t i = 0; i < p->n_tensors; i++) {
         const struct sl_out_tensor *t = p->tensors[i].t;
         const struct sl_type_info *ti = sl_type_info(p->tensors[i].type);
@@ -543,13 +543,18 @@ void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)
         if (!ti || !t->n_src || t->first_src >= p->model->n_src || t->n_src > p->model->n_src - t->first_src)
             continue;
         need = packed_needs(env, t, ti);
-        *slab = need > *slab && need <= ROW_BYTES_MAX ? need : *slab;
+        n->slab = need > n->slab && need <= ROW_BYTES_MAX ? need : n->slab;
+        for (uint32_t k = t->first_src; k < t->first_src + t->n_src && need <= ROW_BYTES_MAX; k++) {
+            uint64_t band = sl_packed_band(&p->model->src[k]);
+
+            n->band = band > n->band ? band : n->band;
+        }
         if (ti->block == 1 || t->ne[0] > UINT32_MAX || !env->weights.has || !env->weights.has(env->weights.user, i))
             continue;
         need = t->ne[0] / ti->block * ti->bytes + t->ne[0] * SRC_BYTES_MAX + 8 * 4096;
         if (need > ROW_BYTES_MAX)
             continue;
-        *slab = need > *slab ? need : *slab;
-        *row = t->ne[0] > *row ? t->ne[0] : *row;
+        n->slab = need > n->slab ? need : n->slab;
+        n->row = t->ne[0] > n->row ? t->ne[0] : n->row;
     }
 }

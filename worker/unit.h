@@ -45,7 +45,6 @@ struct sl_unit_run {
     struct sl_unit_part part[SL_UNIT_PARTS];
     uint64_t zeros;          /* slab offset of the zero points, an int16_t for each scale */
     uint64_t row0, rows;     /* of codes that are not packed along rows: those that are read, whole words */
-    uint64_t codes;          /* slab offset of these rows, packed along */
 };
 
 struct sl_unit {
@@ -131,11 +130,23 @@ void sl_unit_read(const struct sl_unit_env *env, const struct sl_unit *u, uint64
 /* Effect: tells the unit at which slab offset read i put its first wanted byte. */
 void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at);
 
-/* Bytes of slab that the plan's longest indivisible piece needs (a row with importance weights, rows of packed integers),
- * and the longest row with importance weights. */
-void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row);
+struct sl_needs {
+    uint64_t slab; /* bytes that the plan's longest indivisible piece takes (a row with importance weights, rows of packed integers) */
+    uint64_t row;  /* the longest row with importance weights */
+    uint64_t band; /* bytes of a band of rows of packed integers that lie side by side; 0: none do */
+};
+/* Effect: *n = what the plan needs. */
+void sl_unit_needs(const struct sl_unit_env *env, struct sl_needs *n);
 
 #define SL_ZERO_BLOCK_MAX 512 /* bytes of the largest block of a type */
+
+/* Some rows of a run whose rows lie side by side, one after the other; two, since rows that are permuted come from two places. */
+#define SL_BANDS 2
+struct sl_band {
+    uint8_t *data;
+    const struct sl_unit_run *run; /* NULL: nothing is in it */
+    uint64_t row, rows;            /* of the matrix */
+};
 
 /* Scratch of one compute thread: three arrays of `floats`. w_rows rows at the start
  * of w are the weights of one matrix of a tensor, kept for the next chunk. */
@@ -147,12 +158,13 @@ struct sl_scratch {
     uint64_t w_slice, w_rows;
     int zero_type;           /* the type of zero_block + 1; 0: none yet */
     uint8_t zero_block[SL_ZERO_BLOCK_MAX]; /* what that type makes of a block of zeros */
+    struct sl_band band[SL_BANDS]; /* the one used last is the first */
 };
 /* Returns the memory that sl_scratch_open takes. */
-uint64_t sl_scratch_bytes(uint64_t longest_row);
-/* Effect: room for the longest row, or a chunk, whichever is more. Errors: SL_EFAIL. Free with
+uint64_t sl_scratch_bytes(const struct sl_needs *n);
+/* Effect: room for the longest row, or a chunk, whichever is more, and for bands. Errors: SL_EFAIL. Free with
  * sl_scratch_close. */
-int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;
+int sl_scratch_open(struct sl_scratch *s, const struct sl_needs *n, struct sl_error *e) SL_MUST_USE;
 void sl_scratch_close(struct sl_scratch *s);
 
 /* Effect: turns the scales of a unit, whose reads are all in its slab, into F32 there,

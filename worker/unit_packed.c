@@ -63,16 +63,16 @@ static bool is_big(const struct sl_unit_run *r, const struct sl_unit_part *p)
     return p->n == 1 && p->bytes >= SL_UNIT_BIG && p != &r->part[SL_PART_ORDER];
 }
 
-uint64_t sl_packed_room(const struct sl_model_src *ms, const struct sl_unit_run *r)
+uint64_t sl_packed_room(const struct sl_unit_run *r)
 {
     struct sl_unit_run tried = *r;
 
     if (!sl_packed_reads(r))
         return 0;
-    return sl_packed_place(ms, &tried, 0) + 4096;
+    return sl_packed_place(&tried, 0) + 4096;
 }
 
-uint64_t sl_packed_place(const struct sl_model_src *ms, struct sl_unit_run *r, uint64_t used)
+uint64_t sl_packed_place(struct sl_unit_run *r, uint64_t used)
 {
     for (int i = 0; i < SL_UNIT_PARTS; i++) {
         struct sl_unit_part *p = &r->part[i];
@@ -89,9 +89,8 @@ uint64_t sl_packed_place(const struct sl_model_src *ms, struct sl_unit_run *r, u
     }
     if (!r->rows)
         return used;
-    r->codes = up(used, 64);
-    r->at = r->codes + (r->first - r->row0 * ms->cols) * bits_of(ms) / 8;
-    r->scale_raw = up(r->codes + r->rows * ms->cols * bits_of(ms) / 8, 64);
+    r->at = r->part[SL_PART_CODES].place;
+    r->scale_raw = up(used, 64);
     r->scale_f32 = up(r->scale_raw + r->part[SL_PART_SCALES].n * r->part[SL_PART_SCALES].bytes, 64);
     return r->scale_f32 + r->n_scales * sizeof(float);
 }
@@ -171,32 +170,128 @@ static void unpack_zeros(const struct sl_model_src *ms, const struct sl_unit_run
         }
 }
 
-/* Of AWQ's words, of n columns, [column][row / 8], rows of codes. */
-static void spread(const uint8_t *from, uint64_t n, uint64_t rows, uint8_t *to)
-{
-    memset(to, 0, n * rows / 2);
-    for (uint64_t r0 = 0; r0 < rows / 8; r0 += TILE)
-        for (uint64_t c = 0; c < n; c++)
-            for (uint64_t r = r0; r < rows / 8 && r < r0 + TILE; r++) {
-                uint32_t w = word(from, c * (rows / 8) + r);
-
-                for (unsigned k = 0; k < 8; k++)
-                    to[((8 * r + k) * n + c) / 2] |= (uint8_t)((w >> sl_packed_shift(SL_PACKED_AWQ, 4, k) & 15) << c % 2 * 4);
-            }
-}
-
 void sl_packed_arrange(const struct sl_unit_env *env, const struct sl_unit_run *r, uint8_t *slab)
 {
     const struct sl_model_src *ms = &env->plan->model->src[r->src];
-    const struct sl_unit_part *codes = &r->part[SL_PART_CODES], *scales = &r->part[SL_PART_SCALES];
 
-    if (!r->rows)
-        return;
+    if (r->rows)
+        transpose(slab + r->part[SL_PART_SCALES].at, ms->scale.cols, r->rows, sl_dtype_info((int)env->ck->tensors[ms->scale.tensor].dtype)->bytes,
+                  slab + r->scale_raw);
+}
+
+/* ---- rows that lie side by side, some at a time ---- */
+
+#define BAND_ROWS 64u /* at most; a word holds no more than eight */
+#define BAND_BYTES (256u << 10)
+#define AHEAD 64u /* columns */
+
+/* Bytes from one row of a band to the next: no power of two, at which caches have little room. */
+static uint64_t band_step(const struct sl_model_src *ms)
+{
+    return up(ms->cols * bits_of(ms) / 8, 64) + 64;
+}
+
+static uint64_t band_rows(const struct sl_model_src *ms)
+{
+    uint64_t rows = BAND_ROWS;
+
+    while (rows > 8 && rows * band_step(ms) > BAND_BYTES)
+        rows /= 2;
+    return rows;
+}
+
+uint64_t sl_packed_band(const struct sl_model_src *ms)
+{
+    return ms->scale.packing == SL_PACKED_ALONG ? 0 : band_rows(ms) * band_step(ms);
+}
+
+/* Of GPTQ's words, [column / n][row], n rows; `all` rows are side by side, from is the first's. */
+static void gather(const uint8_t *from, uint64_t all, uint64_t words, uint64_t n, uint64_t step, uint8_t *to)
+{
+    for (uint64_t w0 = 0; w0 < words; w0 += TILE)
+        for (uint64_t r = 0; r < n; r++)
+            for (uint64_t w = w0; w < words && w < w0 + TILE; w++)
+                memcpy(to + r * step + w * WORD, from + (w * all + r) * WORD, WORD);
+}
+
+/* to = the bytes of four words by their place in them: the first bytes, the second, ... */
+static void by_place(const uint32_t w[4], uint32_t to[4])
+{
+    for (unsigned i = 0; i < 2; i++) {
+        uint32_t a = w[0] >> 8 * i & 0x00ff00ff, b = w[1] >> 8 * i & 0x00ff00ff, c = w[2] >> 8 * i & 0x00ff00ff, d = w[3] >> 8 * i & 0x00ff00ff;
+        uint32_t ab = a | b << 8, cd = c | d << 8;
+
+        to[i] = (ab & 0xffff) | cd << 16;
+        to[i + 2] = ab >> 16 | (cd & 0xffff0000);
+    }
+}
+
+/* Of AWQ's, [column][row / 8], the rows of one word. Of two columns' words the low halves of all bytes, then the high ones,
+ * are bytes of the rows that a word has in places 0, 2, 4, 6 and 1, 3, 5, 7. */
+static void spread(const uint8_t *from, uint64_t all, uint64_t cols, uint64_t step, uint8_t *to)
+{
+    for (uint64_t c = 0; c < cols; c += 8) {
+        uint32_t low[4] = {0}, high[4] = {0}, place[8];
+
+        for (uint64_t i = c + AHEAD; i < c + AHEAD + 8 && i < cols; i++)
+            __builtin_prefetch(from + i * (all / 8) * WORD);
+        for (unsigned i = 0; i < 4 && c + 2 * i < cols; i++) {
+            uint32_t a = word(from, (c + 2 * i) * (all / 8)), b = word(from, (c + 2 * i + 1) * (all / 8));
+
+            low[i] = (a & 0x0f0f0f0f) | (b & 0x0f0f0f0f) << 4;
+            high[i] = (a >> 4 & 0x0f0f0f0f) | (b & 0xf0f0f0f0);
+        }
+        by_place(low, place);
+        by_place(high, place + 4);
+        for (unsigned row = 0; row < 8; row++) {
+            unsigned at = sl_packed_shift(SL_PACKED_AWQ, 4, row) / 4; /* even ones in low */
+
+            memcpy(to + row * step + c / 2, &place[at % 2 * 4 + at / 2], WORD);
+        }
+    }
+}
+
+/* Effect: the first band is the one with that row. */
+static void turn_to(const struct sl_model_src *ms, const struct sl_unit_run *r, const uint8_t *slab, uint64_t row, struct sl_band *band)
+{
+    uint64_t from = (row - r->row0) / band_rows(ms) * band_rows(ms), step = band_step(ms);
+    const uint8_t *codes = slab + r->part[SL_PART_CODES].at;
+    struct sl_band last = band[SL_BANDS - 1];
+
+    for (unsigned i = 0; i < SL_BANDS; i++)
+        if (band[i].run == r && row >= band[i].row && row - band[i].row < band[i].rows) {
+            last = band[i];
+            band[i] = band[0];
+            band[0] = last;
+            return;
+        }
+    memmove(band + 1, band, (SL_BANDS - 1) * sizeof *band);
+    last.run = r;
+    last.row = r->row0 + from;
+    last.rows = band_rows(ms) < r->rows - from ? band_rows(ms) : r->rows - from;
+    band[0] = last;
     if (ms->scale.packing == SL_PACKED_GPTQ)
-        transpose(slab + codes->at, ms->cols * bits_of(ms) / 32, r->rows, WORD, slab + r->codes);
+        gather(codes + from * WORD, r->rows, ms->cols * bits_of(ms) / 32, last.rows, step, last.data);
     else
-        spread(slab + codes->at, ms->cols, r->rows, slab + r->codes);
-    transpose(slab + scales->at, ms->scale.cols, r->rows, sl_dtype_info((int)env->ck->tensors[ms->scale.tensor].dtype)->bytes, slab + r->scale_raw);
+        for (uint64_t i = 0; i < last.rows; i += 8)
+            spread(codes + (from + i) / 8 * WORD, r->rows, ms->cols, step, last.data + i * step);
+}
+
+int sl_packed_load(const struct sl_model_src *ms, const struct sl_unit_run *r, const uint8_t *slab, const struct sl_source *s, uint64_t skip,
+                   uint64_t n, struct sl_band *band, float *out, uint64_t *bad)
+{
+    struct sl_source row = *s;
+
+    for (uint64_t at = s->first + skip, take; n; at += take, out += take, n -= take) {
+        uint64_t col = at % ms->cols;
+
+        take = ms->cols - col < n ? ms->cols - col : n;
+        turn_to(ms, r, slab, at / ms->cols, band);
+        row.data = band->data + (at / ms->cols - band->row) * band_step(ms);
+        row.first = at - col;
+        SL_TRY(sl_load_f32(&row, col, take, out, bad));
+    }
+    return 0;
 }
 
 int sl_packed_unpack(const struct sl_unit_env *env, const struct sl_unit_run *r, uint8_t *slab, struct sl_source *s, struct sl_error *e)
@@ -204,6 +299,8 @@ int sl_packed_unpack(const struct sl_unit_env *env, const struct sl_unit_run *r,
     const struct sl_model_src *ms = &env->plan->model->src[r->src];
     const struct sl_checkpoint *ck = env->ck;
     const struct sl_unit_part *order = &r->part[SL_PART_ORDER];
+    const uint32_t *group = (const uint32_t *)(const void *)(slab + order->at);
+    bool odd = false;
 
     if (r->part[SL_PART_ZEROS].n) {
         unpack_zeros(ms, r, slab);
@@ -211,11 +308,17 @@ int sl_packed_unpack(const struct sl_unit_env *env, const struct sl_unit_run *r,
     }
     if (!order->n)
         return 0;
-    s->group = (const uint32_t *)(const void *)(slab + order->at);
-    for (uint64_t i = 0; i < ms->cols; i++)
-        if (s->group[i] >= ms->scale.cols)
+    for (uint64_t i = 0, of = 0, left = ms->scale.block_cols; i < ms->cols; i++, left--) {
+        if (group[i] >= ms->scale.cols)
             return sl_fail(e, SL_ESOURCE, "tensor '%s' in '%s': column %llu is of group %d, expected 0 to %llu: the source is damaged",
                            ck->tensors[order->tensor].name, ck->files[ck->tensors[order->tensor].file].path, (unsigned long long)i,
-                           (int)s->group[i], (unsigned long long)ms->scale.cols - 1);
+                           (int)group[i], (unsigned long long)ms->scale.cols - 1);
+        if (!left) {
+            of++;
+            left = ms->scale.block_cols;
+        }
+        odd |= group[i] != of;
+    }
+    s->group = odd ? group : NULL; /* GPTQ lists the usual order, too */
     return 0;
 }

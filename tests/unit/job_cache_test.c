@@ -330,9 +330,9 @@ static void an_engine_leaves_room_for_the_plan(void **state)
     struct sl_error e;
 
     (void)state;
-    assert_int_equal(sl_slabs_choose(mem, 64, 0, 0, plan, 0, 0, &s, &e), 0);
+    assert_int_equal(sl_slabs_choose(mem, 64, 0, 0, false, plan, 0, 0, &s, &e), 0);
     assert_true(s.n * s.slab_bytes + plan <= mem);
-    assert_int_equal(sl_slabs_choose(mem, 64, 0, 0, mem, 0, 0, &s, &e), SL_EUSAGE);
+    assert_int_equal(sl_slabs_choose(mem, 64, 0, 0, false, mem, 0, 0, &s, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "130 MiB are needed")); /* three of 512 KiB, and a plan of 128 MiB */
 }
 
