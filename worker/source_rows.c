@@ -11,11 +11,20 @@
 
 #define OPEN_FILES 8
 #define HEAD_KEPT ((uint64_t)1 << 20) /* weights */
+#define WINDOW_BYTES ((uint64_t)8 << 20)
 
 struct open_file {
     uint32_t file;
     int fd; /* -1: closed */
     uint64_t used;
+};
+
+/* Columns [first, first + n) of a matrix of words or halves whose columns are read, line by line. */
+enum { WINDOW_CODES, WINDOW_SCALES, WINDOW_ZEROS, WINDOWS };
+struct window {
+    uint8_t *data;
+    uint64_t room, first, n;
+    uint32_t tensor;
 };
 
 struct source_rows {
@@ -32,6 +41,7 @@ struct source_rows {
     uint32_t *group;       /* and of each column its group, of packed integers */
     uint64_t zero_room, group_room;
     uint32_t group_tensor;
+    struct window window[WINDOWS]; /* of packed integers whose rows lie side by side */
     float *head;           /* a head's K matrix, as stored: nope rows of lora columns */
     uint64_t head_room, head_at;
     const struct sl_out_tensor *head_of;
@@ -48,6 +58,8 @@ int source_rows_open(const struct sl_checkpoint *ck, const struct sl_model *m,
     r->ck = ck;
     r->m = m;
     r->scale_tensor = r->group_tensor = SL_NO_TENSOR;
+    for (int i = 0; i < WINDOWS; i++)
+        r->window[i].tensor = SL_NO_TENSOR;
     for (int i = 0; i < OPEN_FILES; i++)
         r->files[i].fd = -1;
     return 0;
@@ -60,6 +72,8 @@ void source_rows_close(struct source_rows *r)
     for (int i = 0; i < OPEN_FILES; i++)
         if (r->files[i].fd >= 0)
             close(r->files[i].fd);
+    for (int i = 0; i < WINDOWS; i++)
+        free(r->window[i].data);
     free(r->raw);
     free(r->scale);
     free(r->zero);
@@ -142,13 +156,38 @@ static int stored(struct source_rows *r, uint32_t tensor, uint64_t first, uint64
     return stored_bytes(r, tensor, first / d->block * d->bytes, n / d->block * d->bytes, to, e);
 }
 
-/* Column `at` of a tensor that has n rows of `cols` words or halves. */
-static int column(struct source_rows *r, uint32_t tensor, uint64_t cols, uint64_t at, uint64_t n, uint8_t *to, struct sl_error *e)
+/* Has the window hold column `at` of a tensor that is `lines` of `cols` words or halves, and as many beside it as there is room for. */
+static int look_at(struct source_rows *r, struct window *w, uint32_t tensor, uint64_t width, uint64_t cols, uint64_t lines, uint64_t at,
+                   struct sl_error *e)
 {
-    uint64_t width = sl_dtype_info((int)r->ck->tensors[tensor].dtype)->bytes;
+    uint64_t most = WINDOW_BYTES / width / lines, n = most < cols ? most : cols;
 
+    if (w->tensor == tensor && at >= w->first && at - w->first < w->n)
+        return 0;
+    n = n ? n : 1;
+    w->tensor = SL_NO_TENSOR;
+    SL_TRY(room((void **)&w->data, &w->room, n * lines * width, e));
+    w->first = at / n * n;
+    w->n = n < cols - w->first ? n : cols - w->first;
+    if (w->n == cols)
+        SL_TRY(stored_bytes(r, tensor, 0, lines * cols * width, w->data, e));
+    for (uint64_t i = 0; i < lines && w->n < cols; i++)
+        SL_TRY(stored_bytes(r, tensor, (i * cols + w->first) * width, w->n * width, w->data + i * w->n * width, e));
+    w->tensor = tensor;
+    return 0;
+}
+
+/* Lines from .. from + n of that column. */
+static int column(struct source_rows *r, int window, uint32_t tensor, uint64_t cols, uint64_t lines, uint64_t at, uint64_t from, uint64_t n,
+                  uint8_t *to, struct sl_error *e)
+{
+    enum sl_dtype dtype = r->ck->tensors[tensor].dtype;
+    uint64_t width = window == WINDOW_SCALES ? sl_dtype_info((int)dtype)->bytes : sizeof(uint32_t);
+    struct window *w = &r->window[window];
+
+    SL_TRY(look_at(r, w, tensor, width, cols, lines, at, e));
     for (uint64_t i = 0; i < n; i++)
-        SL_TRY(stored_bytes(r, tensor, (i * cols + at) * width, width, to + i * width, e));
+        memcpy(to + i * width, w->data + ((from + i) * w->n + at - w->first) * width, width);
     return 0;
 }
 
@@ -164,7 +203,7 @@ static int load_zeros(struct source_rows *r, const struct sl_scale *s, unsigned 
     if (s->packing == SL_PACKED_ALONG)
         SL_TRY(stored(r, s->zeros - 1, row / in_word * s->cols, s->cols, r->raw, e));
     else
-        SL_TRY(column(r, s->zeros - 1, s->rows / in_word, row / in_word, s->cols, r->raw, e));
+        SL_TRY(column(r, WINDOW_ZEROS, s->zeros - 1, s->rows / in_word, s->cols, row / in_word, 0, s->cols, r->raw, e));
     for (uint64_t i = 0; i < s->cols; i++) {
         memcpy(&word, r->raw + i * sizeof word, sizeof word);
         r->zero[i] = (int16_t)((word >> sl_packed_shift(s->packing, bits, row) & ((1u << bits) - 1)) + s->zero_plus);
@@ -188,7 +227,7 @@ static int load_scales(struct source_rows *r, const struct sl_scale *s, unsigned
     if (s->packing == SL_PACKED_ALONG)
         SL_TRY(stored(r, s->tensor, row * s->cols, s->cols, r->raw, e));
     else
-        SL_TRY(column(r, s->tensor, s->rows, row, s->cols, r->raw, e));
+        SL_TRY(column(r, WINDOW_SCALES, s->tensor, s->rows, s->cols, row, 0, s->cols, r->raw, e));
     src.data = r->raw;
     if (!exponents && sl_load_f32(&src, 0, s->cols, r->scale, &bad) == SL_EUNSUPPORTED)
         return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' holds scales as %s", t->name,
@@ -229,12 +268,14 @@ static int load_groups(struct source_rows *r, const struct sl_scale *s, uint64_t
 static int codes_of_awq(struct source_rows *r, const struct sl_model_src *s, uint64_t row, uint64_t col, uint64_t n, struct sl_source *src,
                         struct sl_error *e)
 {
+    uint8_t *words = r->raw + n; /* of the room for eight bytes each */
     uint32_t word;
 
     src->first = col / 2 * 2;
+    SL_TRY(column(r, WINDOW_CODES, s->tensor, s->rows / 8, s->cols, row / 8, col, n, words, e));
     memset(r->raw, 0, n / 2 + 1);
     for (uint64_t i = 0; i < n; i++) {
-        SL_TRY(stored_bytes(r, s->tensor, 4 * ((col + i) * (s->rows / 8) + row / 8), 4, &word, e));
+        memcpy(&word, words + i * sizeof word, sizeof word);
         r->raw[(col + i - src->first) / 2] |= (uint8_t)((word >> sl_packed_shift(SL_PACKED_AWQ, 4, row) & 15) << (col + i) % 2 * 4);
     }
     return 0;
@@ -252,9 +293,7 @@ static int codes(struct source_rows *r, const struct sl_model_src *s, uint64_t r
     if (s->scale.packing == SL_PACKED_AWQ)
         return codes_of_awq(r, s, row, col, n, src, e);
     src->first = word * in_word;
-    for (uint64_t i = word; i <= (col + n - 1) / in_word; i++)
-        SL_TRY(stored_bytes(r, s->tensor, 4 * (i * s->rows + row), 4, r->raw + 4 * (i - word), e));
-    return 0;
+    return column(r, WINDOW_CODES, s->tensor, s->rows, s->cols / in_word, row, word, (col + n - 1) / in_word - word + 1, r->raw, e);
 }
 
 /* Elements first .. first + n of a source's matrix, row-major. */
