@@ -1,6 +1,7 @@
 #include "client/cli.h"
 
 #include "client/progress.h"
+#include "proto/size_text.h"
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
@@ -93,6 +94,26 @@ static void warn_override(const struct sl_job_plan *j, const struct sl_kv *kv, v
     fn(user, line.text);
 }
 
+/* A download may give a shard its whole size before its bytes are there. */
+static void warn_hole(const struct sl_checkpoint *ck, void (*fn)(void *user, const char *line), void *user)
+{
+    const struct sl_src_file *first = NULL;
+    struct sl_error line;
+    char size[32], others[48] = "";
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < ck->n_files; i++)
+        if (ck->files[i].hole.bytes && n++ == 0)
+            first = &ck->files[i];
+    if (!first)
+        return;
+    if (n > 1)
+        snprintf(others, sizeof others, ", and likewise in %" PRIu32 " other%s", n - 1, n > 2 ? "s" : "");
+    sl_fail(&line, SL_EWARN, "%s: %s were never written (a hole from byte %" PRIu64 " on, which reads as zeros)%s; is the download "
+            "complete?", first->path, sl_size_text(size, first->hole.bytes), first->hole.at, others);
+    fn(user, line.text);
+}
+
 void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const char *line), void *user)
 {
     for (const char *s = j->plan->idle; s && *s;) {
@@ -106,6 +127,7 @@ void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const 
     }
     for (uint64_t i = 0; i < j->extra_kvs.n; i++)
         warn_override(j, &j->extra_kvs.kv[i], fn, user);
+    warn_hole(j->ck, fn, user);
 }
 
 static void warn(void *user, const char *line)

@@ -113,6 +113,7 @@ static int add_safetensors(struct sl_checkpoint *ck, const char *dir, const char
 {
     const struct sl_source_dir from = {dir, ck->roots};
     struct sl_source_stat st;
+    struct sl_source_hole hole = {0};
     struct sl_safetensors s;
     char *names;
     int fd, rc;
@@ -122,11 +123,14 @@ static int add_safetensors(struct sl_checkpoint *ck, const char *dir, const char
     else
         SL_TRY(sl_source_open_path(name, ck->roots, &fd, &st, e));
     rc = sl_safetensors_read(fd, name, st.size, &s, e);
+    if (rc == 0)
+        hole = sl_source_first_hole(fd, st.size);
     close(fd);
     if (rc == 0) {
         names = s.names;
         s.names = NULL;
         rc = sl_ck_add_file(ck, dir, name, st.size, st.mtime_ns, s.tensors, s.n_tensors, names, e);
+        ck->files[ck->n_files - 1].hole = hole;
     }
     sl_safetensors_free(&s);
     return rc;

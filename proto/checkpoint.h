@@ -5,6 +5,7 @@
 #define SLUICE_PROTO_CHECKPOINT_H
 
 #include "proto/error.h"
+#include "proto/source_file.h"
 #include "proto/types.h"
 
 #include <stdbool.h>
@@ -19,6 +20,7 @@ struct sl_src_file {
     char *name;       /* as the index names it (base name) */
     uint64_t size;    /* bytes, when its header was read */
     int64_t mtime_ns; /* likewise; a change means another source */
+    struct sl_source_hole hole; /* of a safetensors file */
 };
 
 struct sl_src_tensor {

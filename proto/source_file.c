@@ -14,6 +14,8 @@
 
 /* O_NONBLOCK: a FIFO with a good name must not hang the program. */
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+#define HOLE_BYTES (1u << 20)
+#define HOLES_SEEN 1000 /* smaller ones before it */
 #define MAX_TEXT (128u << 20) /* the largest tokenizer.json that is known has 35 MB */
 
 bool sl_source_plain_name(const char *name)
@@ -248,6 +250,25 @@ bool sl_source_is_text(const void *head, size_t n)
         if (s[i] >= 0x7f || (s[i] < 0x20 && (!s[i] || !strchr("\t\n\r", s[i]))))
             return false;
     return true;
+}
+
+struct sl_source_hole sl_source_first_hole(int fd, uint64_t size)
+{
+    struct sl_source_hole none = {0}, h;
+    off_t at = 0, end;
+
+    for (int i = 0; i < HOLES_SEEN && (at = lseek(fd, at, SEEK_HOLE)) >= 0 && (uint64_t)at < size; i++) {
+        end = lseek(fd, at, SEEK_DATA);
+        if (end < 0 && errno != ENXIO)
+            return none;
+        h = (struct sl_source_hole){(uint64_t)at, (end < 0 ? size : (uint64_t)end) - (uint64_t)at};
+        if (h.bytes >= HOLE_BYTES)
+            return h;
+        if (end < 0)
+            return none;
+        at = end;
+    }
+    return none;
 }
 
 int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,

@@ -14,6 +14,11 @@ struct sl_source_stat {
     int64_t mtime_ns;
 };
 
+/* A part of a file that was never written, and reads as zeros. */
+struct sl_source_hole {
+    uint64_t at, bytes; /* no bytes: none */
+};
+
 struct stat; /* <sys/stat.h> */
 
 /* Returns sl_source_stat's time of such a file, which may be any that its filesystem can hold. */
@@ -72,6 +77,10 @@ size_t sl_source_shown(const void *head, size_t n);
 /* Effect: reads exactly n bytes at offset. Errors: SL_ESOURCE, SL_EFAIL (memory), label first. */
 int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,
                    struct sl_error *e) SL_MUST_USE;
+
+/* Returns the first hole of 1 MiB or more, as far as the filesystem tells: a download that has not ended leaves such
+ * ones where the file has its whole size from the beginning on. fd's offset moves. */
+struct sl_source_hole sl_source_first_hole(int fd, uint64_t size);
 
 /* Effect: the first bytes of dir/name, `most` at most (NUL-terminated, *n of them); the caller's. Returns 1, or 0 when
  * there is no such file, or no regular one. Errors: SL_ESOURCE (it cannot be read), SL_EFAIL (memory). */
