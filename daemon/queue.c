@@ -1,5 +1,7 @@
 #include "daemon/queue_priv.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -338,10 +340,30 @@ int db_trim(struct sl_queue *q, struct sl_error *e)
     return 0;
 }
 
+/* Returns the errno of a filesystem without file locks, or 0. SQLite takes ENOLCK for a lock of somebody else's.
+ * Closing a file lets go of the process's own locks on it: q, which could not be locked, has none. */
+static int lock_refusal(const struct sl_queue *q)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(q->path, O_RDWR | O_CLOEXEC), err = 0;
+
+    if (fd < 0)
+        return 0;
+    if (fcntl(fd, F_GETLK, &whole) != 0)
+        err = errno;
+    close(fd);
+    return err == ENOLCK || err == ENOSYS || err == EOPNOTSUPP ? err : 0;
+}
+
 static int set_up(struct sl_queue *q, struct sl_error *e)
 {
     if (sqlite3_exec(q->db, "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;", NULL, NULL,
                      NULL) != SQLITE_OK) {
+        int err = lock_refusal(q);
+
+        if (err)
+            return sl_fail(e, SL_EFAIL, "%s: files cannot be locked on this filesystem: %s; have it mounted so that they can "
+                           "(Lustre: with flock), or choose a folder on another", q->path, strerror(err));
         if (sqlite3_errcode(q->db) == SQLITE_BUSY)
             return sl_fail(e, SL_EEXISTS, "%s: another process is at work with it; wait for that, or "
                                           "choose another place", q->path);

@@ -11,8 +11,8 @@ static int sync_open(int fd, const char *dir, struct sl_error *e)
 {
     int rc = 0;
 
-    /* Some filesystems cannot sync a folder and say EINVAL: nothing to do there. */
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+    /* Some filesystems cannot sync a folder and say so: nothing to do there. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS))
         rc = sl_fail(e, sl_write_code(errno), "%s: cannot sync the folder: %s", dir, strerror(errno));
     if (fd >= 0)
         close(fd);

@@ -92,6 +92,26 @@ run_ok('a former set', @convert, '--split-max-tensors', 6);
 my %former = map { $_ => slurp("$dir/$_") } ls($dir);
 my @former = map { "$dir/$_" } keys %former;
 each_call('in the place of a set', \%former, ['newfstatat:EIO:4', 'unlink:EIO'], \@former, @convert, '--force');
+
+# ---- a filesystem that cannot do a thing for any file
+sub lacking {
+    my ($call, $errno, $path) = @_;
+    unlink glob "$dir/*";
+    my $r = run('strace', '-f', '-qq', '-o', $log, '-e', "trace=$call", '-e', "inject=$call:error=$errno", '-P', $path, @convert);
+    return ($r, slurp($log) =~ /\(INJECTED\)/);
+}
+for my $errno (qw(ENOLCK ENOSYS EOPNOTSUPP)) {
+    my ($r) = lacking('fcntl', $errno, "$dir/x.sluice-journal");
+    ok($r->{rc} == 1 && $r->{err} =~ m{^sluice convert: \Q$dir\E/x\.sluice-journal: files cannot be locked on this filesystem: [^\n]*\n\z}m, "no locks: $errno")
+        or diag("$r->{rc} $r->{err}");
+    is_deeply([ls($dir)], [], 'nothing is left');
+}
+for my $errno (qw(EINVAL ENOSYS EOPNOTSUPP)) {
+    my ($r, $reached) = lacking('fsync', $errno, $dir);
+    ok($reached && $r->{rc} == 0, "folders that cannot be synced: $errno") or diag("$r->{rc} $r->{err}");
+}
+unlink glob "$dir/*";
+
 my @keys = ($SLUICE, 'keys', "$dir/k.key", '--name', 'x');
 for my $c (['write', 'EINTR'], ['close', 'EIO'], ['fsync', 'EIO']) {
     for my $name ('k.key', 'k.key.pub') {
