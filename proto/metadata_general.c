@@ -13,6 +13,7 @@
 
 #define MAX_CARD (4u << 20)
 #define MAX_GENERATION_CONFIG (1u << 20)
+#define MAX_ORIGINS 500 /* models, or data sets; each has some keys */
 
 /* The text fields, in the order of their keys. */
 enum field {
@@ -295,7 +296,7 @@ static int set_described_origin(struct sl_kvs *kvs, const char *what, unsigned n
 
 /* The first of the three names in the card; a string or a list. */
 static int set_origins(const cJSON *card, const char *what, const char *const names[3],
-                       uint64_t total, struct sl_kvs *kvs)
+                       uint64_t total, struct sl_kvs *kvs, struct sl_error *e)
 {
     const cJSON *j = NULL;
     unsigned n = 0;
@@ -307,6 +308,8 @@ static int set_origins(const cJSON *card, const char *what, const char *const na
         return 0;
     snprintf(key, sizeof key, "general.%s.count", what);
     n = cJSON_IsString(j) ? 1 : cJSON_IsArray(j) ? (unsigned)cJSON_GetArraySize(j) : 0;
+    if (n > MAX_ORIGINS)
+        return sl_fail(e, SL_ESOURCE, "README.md: \"%s\" has %u entries; at most %d are taken over", j->string, n, MAX_ORIGINS);
     SL_TRY(sl_kvs_set_u32(kvs, key, n));
     if (cJSON_IsString(j))
         return set_named_origin(kvs, what, 0, j->valuestring, total);
@@ -379,7 +382,8 @@ static int gather(const struct sl_metadata_in *in, const struct said *s, char *f
     return 0;
 }
 
-static int set_all(const struct sl_metadata_in *in, const struct said *s, char *field[N_FIELDS], struct sl_kvs *kvs)
+static int set_all(const struct sl_metadata_in *in, const struct said *s, char *field[N_FIELDS], struct sl_kvs *kvs,
+                   struct sl_error *e)
 {
     static const char *const base_models[3] = {"base_model", "base_models", "base_model_sources"};
     static const char *const datasets[3] = {"datasets", "dataset", "dataset_sources"};
@@ -389,8 +393,8 @@ static int set_all(const struct sl_metadata_in *in, const struct said *s, char *
     SL_TRY(gather(in, s, field));
     for (int f = 0; f < N_FIELDS; f++)
         SL_TRY(set_text(kvs, field_keys[f], field[f]));
-    SL_TRY(set_origins(card, "base_model", base_models, in->total, kvs));
-    SL_TRY(set_origins(card, "dataset", datasets, in->total, kvs));
+    SL_TRY(set_origins(card, "base_model", base_models, in->total, kvs, e));
+    SL_TRY(set_origins(card, "dataset", datasets, in->total, kvs, e));
     SL_TRY(set_list(card, "general.tags", "tags", "pipeline_tag", kvs));
     return set_list(card, "general.languages", "languages", "language", kvs);
 }
@@ -404,8 +408,8 @@ int sl_metadata_general(const struct sl_metadata_in *in, struct sl_kvs *kvs, cha
 
     *base_name = *model_name = NULL;
     rc = read_files(&in->dir, &s, e);
-    if (rc == 0 && set_all(in, &s, field, kvs) < 0)
-        rc = no_memory(e);
+    if (rc == 0 && (rc = set_all(in, &s, field, kvs, e)) == SL_EFAIL)
+        no_memory(e);
     if (rc == 0) {
         *base_name = sl_file_base_name(field[NAME], field[BASENAME], field[SIZE_LABEL],
                                        field[FINETUNE], field[VERSION]);

@@ -21,7 +21,7 @@ struct sl_metadata_in {
  * card, _name_or_path and the folder's name, in this order of rank. One that
  * cannot be understood counts as absent. *base_name = prefix for file
  * names, *model_name = general.name; both are the caller's (free). Errors:
- * SL_ESOURCE (a file that is there cannot be read), SL_EFAIL (out of memory). */
+ * SL_ESOURCE (a file that is there cannot be read, or the card names more than 500 models or data sets), SL_EFAIL (out of memory). */
 int sl_metadata_general(const struct sl_metadata_in *in, struct sl_kvs *kvs, char **base_name,
                         char **model_name, struct sl_error *e) SL_MUST_USE;
 

@@ -266,6 +266,31 @@ static void test_general_without(void **state)
     sl_kvs_free(&kvs);
 }
 
+/* Each entry has keys of its own, of which each is looked up among all. */
+static void test_many_origins(void **state)
+{
+    static const char *const lists[] = {"base_model", "dataset_sources"};
+    struct sl_metadata_in in = {.dir.path = *state};
+    struct sl_error e;
+    char text[8192], want[120], *base, *name;
+
+    for (size_t i = 0; i < 4; i++) {
+        int n = 500 + (int)(i & 1), at = sprintf(text, "---\n%s:\n", lists[i / 2]);
+        struct sl_kvs kvs = {NULL, 0, 0};
+
+        for (int k = 0; k < n; k++)
+            at += sprintf(text + at, "- a/b%d\n", k);
+        fx_text(*state, "README.md", text);
+        assert_int_equal(sl_metadata_general(&in, &kvs, &base, &name, &e), n > 500 ? SL_ESOURCE : 0);
+        snprintf(want, sizeof want, "README.md: \"%s\" has 501 entries; at most 500 are taken over", lists[i / 2]);
+        if (n > 500)
+            assert_string_equal(e.text, want);
+        free(base);
+        free(name);
+        sl_kvs_free(&kvs);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +299,7 @@ int main(void)
         cmocka_unit_test(test_card_fuzz),
         cmocka_unit_test_setup_teardown(test_general, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_general_without, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_many_origins, fx_setup, fx_teardown),
     };
 
     return cmocka_run_group_tests_name("metadata", tests, NULL, NULL);
