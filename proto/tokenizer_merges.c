@@ -29,6 +29,14 @@ static bool is_pair(const cJSON *x)
            !x->child->next->next;
 }
 
+/* Two tokens, as the tokenizers library wants them; it passes over a heading. */
+static bool is_merge(const char *s)
+{
+    const char *gap = strchr(s, ' ');
+
+    return strncmp(s, "#version", 8) == 0 || (gap && gap > s && gap[1] && !strchr(gap + 1, ' '));
+}
+
 /* "a b" strings as they are; pairs joined by one space. */
 static int set_json_merges(const cJSON *list, struct sl_kvs *kvs, struct sl_error *e)
 {
@@ -47,13 +55,13 @@ static int set_json_merges(const cJSON *list, struct sl_kvs *kvs, struct sl_erro
         rc = sl_tokenizer_no_memory(e);
     n = 0;
     for (const cJSON *x = list->child; x && rc == 0; x = x->next, n++) {
-        if (cJSON_IsString(x)) {
+        if (cJSON_IsString(x) && is_merge(x->valuestring)) {
             merges[n] = x->valuestring;
             continue;
         }
         if (!is_pair(x)) {
-            rc = sl_fail(e, SL_ESOURCE, "tokenizer.json: model.merges, entry %" PRIu64 ": expected a "
-                         "string or a pair of strings", n);
+            rc = sl_fail(e, SL_ESOURCE, "tokenizer.json: model.merges, entry %" PRIu64 ": expected "
+                         "two tokens with a space between, or a pair of strings", n);
             break;
         }
         merges[n] = to;
