@@ -93,6 +93,9 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
     SL_TRY(sl_arch_no_llama3(p, e));
     SL_TRY(sl_arch_whole_rope(p, e));
     SL_TRY(read_uniform(p, "moe_topk", SL_N_EXPERT_USED, e));
+    if (p->num[SL_N_EXPERT_USED].u > p->num[SL_N_EXPERT].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"moe_topk\" is %u of %u experts", (unsigned)p->num[SL_N_EXPERT_USED].u,
+                       (unsigned)p->num[SL_N_EXPERT].u);
     SL_TRY(read_uniform(p, "moe_intermediate_size", SL_N_MOE_FF, e));
     SL_TRY(read_uniform(p, "num_shared_expert", SL_N_SHARED, e));
     SL_TRY(sl_config_float(p->config, "", "moe_layer_num_skipped", &skipped, e));

@@ -109,6 +109,7 @@ refused($a13b, 'other numbers', 6, qr/rope_scaling of type dynamic with alpha 50
     config_edit(sub { $_[0]{rope_scaling}{alpha} = 500 }));
 refused($a13b, 'layers that differ', 6, qr/"moe_topk" has other numbers than 2, and llama\.cpp's hunyuan-moe has one for all layers$/, entry(moe_topk => [2, 2, 1]));
 refused($a13b, 'no list', 7, qr/config\.json has no "moe_topk", a positive integer or a list of such, which HunYuanMoEV1ForCausalLM needs$/, entry(moe_topk => []));
+refused($a13b, 'more than all experts', 7, qr/config\.json: "moe_topk" is 99 of \d+ experts$/, entry(moe_topk => 99));
 refused($a13b, 'narrower experts', 6, qr/has experts of "intermediate_size" and one shared one in all layers; "moe_intermediate_size",/, entry(moe_intermediate_size => [128, 128, 128]));
 refused($a13b, 'keys of other layers', 6, qr/"use_cla" is true, and llama\.cpp's hunyuan-moe has keys of its own in each layer$/, entry(use_cla => $true));
 refused($a13b, 'no norms', 6, qr/"use_qk_norm" is false, and llama\.cpp's hunyuan-moe has norms on the heads of q and k$/, entry(use_qk_norm => $false));
