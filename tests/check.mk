@@ -11,7 +11,7 @@ TAP_LONG  := $(addprefix tests/tap/,resume.t kernels_differ.t llama.t mixtures.t
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
 # Those worth running with sanitized programs, where all is some ten times slower.
 TAP_SAN   := $(wildcard $(addprefix tests/tap/,service.t resume.t convert.t quantize.t verify.t cli.t damage.t \
-             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t device.t sanitizer.t))
+             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t device.t sanitizer.t fuzz_readers.t))
 # Those with threads, sockets and several processes.
 TAP_TSAN  := $(wildcard $(addprefix tests/tap/,service.t convert.t client.t operate.t sanitizer.t))
 
@@ -84,7 +84,7 @@ bare-tests: $(BARE_BINS)
 test-tools:
 	@tests/tools/setup.sh
 
-test-programs: $(B)/gen/has_cmocka all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ $(BENCH_BINS)
+test-programs: $(B)/gen/has_cmocka all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ $(REPLAYS) $(BENCH_BINS)
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -149,10 +149,13 @@ error-table: test-tools test-programs
 
 # What looks for new failures for as long as wanted: make fuzz SECONDS=3600 SEED=7.
 #   fuzz-kernels  every backend against the scalar one, and that against ggml where it is there
-#   fuzz-readers  libFuzzer on every reader of strangers' bytes, SECONDS for each
+#   fuzz-readers  libFuzzer on every reader of strangers' bytes, SECONDS for each, from seeds that tests/fuzz/seeds.py makes
 #                 (needs clang and its runtime: Debian's libclang-rt-14-dev)
+# Some seconds of the readers without libFuzzer are in `make check` (tests/tap/fuzz_readers.t).
 FUZZ_SECONDS = $(or $(SECONDS),60)
 FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+# Those that seeds.py has first inputs for.
+REPLAYS   := $(patsubst %,$(B)/fuzz/%_replay,checkpoint config gguf_plan metadata recipe settings spec tokenizer)
 DIFFER    := $(B)/fuzz/kernels_differ
 GGML_LIB   = $(wildcard build/npm/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-base.so)
 
@@ -163,6 +166,10 @@ $(DIFFER): tests/fuzz/kernels_differ.c $(B)/libsluice.a
 $(B)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(B)/libsluice.a
 	$(call begin,FUZZ,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
+
+$(B)/fuzz/%_replay: tests/fuzz/%_fuzz.c tests/fuzz/replay.c $(B)/libsluice.a
+	$(call begin,TOOL,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ tests/fuzz/replay.c $< $(B)/libsluice.a $(LIBS)
 
 # What strangers can say to the daemon, alone: its own sources sanitized, the rest as it is.
 # Some seconds of it are in `make check` (tests/tap/fuzz.t); make fuzz-wire for longer.
@@ -187,8 +194,10 @@ fuzz-kernels: $(DIFFER)
 	    $(if $(GGML_LIB),--ggml $(GGML_LIB))
 fuzz-readers:
 	@$(MAKE) --no-print-directory $(JOBS) B=build/fuzz CC=clang NVCC= CFLAGS="-O1 -g" \
-	    SAN=fuzzer-no-link,address,undefined fuzz-run
-fuzz-run: $(FUZZ_BINS)
-	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; \
-	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. \
-	        $$f.corpus; done
+	    SAN=fuzzer-no-link,address,undefined,float-cast-overflow fuzz-run
+$(B)/fuzz/seeds: tests/fuzz/seeds.py $(B)/sluice $(B)/tools/make_checkpoint
+	python3 $< $(B) $@
+fuzz-run: $(FUZZ_BINS) $(B)/fuzz/seeds
+	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; name=$${f##*/}; seeds=$(B)/fuzz/seeds/$${name%_fuzz}; \
+	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. -timeout=20 \
+	        -malloc_limit_mb=400 -dict=$(B)/fuzz/seeds/words $$f.corpus $$(test ! -d $$seeds || echo $$seeds); done

@@ -1,0 +1,38 @@
+# Some seconds of changed inputs for each reader of strangers' files, from what the tests make (make fuzz-readers for longer, and
+# by coverage).
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+my $dir = scratch();
+run_ok('seeds', 'python3', "$TOP/tests/fuzz/seeds.py", '--quick', $BUILD, "$dir/seeds");
+my $seed = $ENV{SEED} // time;
+for my $program (sort glob "$BUILD/fuzz/*_replay") {
+    my ($name) = $program =~ m{([^/]+)_replay$};
+    my @seeds = glob "$dir/seeds/$name/*";
+    my $r = run($program, $QUICK ? 1 : 2, $seed, "$dir/found", @seeds);
+    my ($runs) = $r->{out} =~ /^(\d+) inputs$/;
+    is($r->{rc}, 0, "$name: nothing found" . (defined $runs ? " in $runs inputs" : ''))
+        or diag("SEED=$seed\n$r->{err}\n" . (-f "$dir/found" ? `od -c "$dir/found" | head -400` : ''));
+    cmp_ok($runs // 0, '>=', @seeds || 1, "$name has first inputs");
+    unlink "$dir/found";
+}
+
+# It does find things.
+spit("$dir/bad_fuzz.c", <<'END');
+#include <stddef.h>
+#include <stdint.h>
+int LLVMFuzzerTestOneInput(const uint8_t *d, size_t n);
+int LLVMFuzzerTestOneInput(const uint8_t *d, size_t n)
+{
+    if (n > 2 && d[0] == 'a' && d[1] != 'b')
+        __builtin_trap();
+    return 0;
+}
+END
+spit("$dir/first", 'abc');
+run_ok('a target that fails', 'cc', '-std=c11', '-D_GNU_SOURCE', '-o', "$dir/bad", "$dir/bad_fuzz.c", "$TOP/tests/fuzz/replay.c");
+isnt(run("$dir/bad", 2, $seed, "$dir/found", "$dir/first")->{rc}, 0, 'its failure is seen');
+like(slurp("$dir/found"), qr/^a[^b]/, 'and the input kept');
+done_testing();
