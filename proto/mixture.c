@@ -313,6 +313,9 @@ static int attn_out_type(const struct sl_mixture_pass *p)
 static int ffn_layer(const struct sl_mixture_pass *p, const struct sl_out_tensor *t,
                      uint64_t *layer, struct sl_error *e)
 {
+    if (p->m->hp.n_expert > 1 && !p->m->hp.n_layer)
+        return sl_fail(e, SL_EUNSUPPORTED, "%s: mixture %s goes by the number of layers, which the source does not say (%.80s.block_count)",
+                       t->name, p->x->name, p->m->arch);
     if (p->m->hp.n_expert > 1
         && (!sl_tensor_layer(t->name, layer) || *layer >= p->m->hp.n_layer))
         return sl_fail(e, SL_EUNSUPPORTED,

@@ -243,6 +243,31 @@ static void test_column_fallback(void **state)
     assert_int_equal(sl_mixture_fallback(SL_TYPE_Q1_0, 64, false), -1);
 }
 
+/* Rules for experts ask for the layer. */
+static void test_unknown_layers(void **state)
+{
+    static const char *const words[] = {"blk.0.ffn_down_exps.weight: mixture q4_k_m goes by the number of layers, which the source does "
+                                        "not say (llama.block_count)",
+                                        "blk.1.ffn_down_exps.weight: mixture q4_k_m needs the layer of this tensor, expected a name that "
+                                        "begins with blk.0. to blk.0."};
+    struct sl_model *m = small_model("llama", 2, 32, 8, 8, false);
+    int types[16];
+    uint32_t fallback;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct sl_recipe *r;
+        struct sl_error e = {0};
+
+        m->hp.n_layer = (uint64_t)i;
+        assert_int_equal(sl_recipe_load("q4_k_m", &r, &e), 0);
+        assert_int_equal(sl_recipe_assign(r, m, &plain, types, &fallback, &e), SL_EUNSUPPORTED);
+        assert_string_equal(e.text, words[i]);
+        sl_recipe_close(r);
+    }
+    free_small(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_80_layers_and_8_experts),
         cmocka_unit_test(test_falcon),
+        cmocka_unit_test(test_unknown_layers),
         cmocka_unit_test(test_file_types),
         cmocka_unit_test(test_column_fallback),
     };
