@@ -11,9 +11,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static inline void plan_refused(int rc, const struct sl_error *e)
+/* What is wrong with a source names it, or the tensor. */
+static inline void plan_refused(int rc, const struct sl_error *e, const char *source)
 {
-    require(rc == SL_ESOURCE || rc == SL_EUNSUPPORTED || rc == SL_EUSAGE);
+    require(rc == SL_EUSAGE || ((rc == SL_ESOURCE || rc == SL_EUNSUPPORTED) && (strstr(e->text, source) || strncmp(e->text, "blk.", 4) == 0)));
     require(e->code == rc && e->text[0] && sl_utf8_all_shown(e->text));
 }
 
@@ -128,7 +129,7 @@ static inline int plan_check(const char *source, const char *recipe, const struc
     require(sl_recipe_load(recipe, &j.recipe, &e) == 0);
     rc = sl_job_plan_make(&j, source, o, &e);
     if (rc < 0) {
-        plan_refused(rc, &e);
+        plan_refused(rc, &e, source);
     } else {
         plan_sizes(j.plan);
         plan_tasks(j.plan);

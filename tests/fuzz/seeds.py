@@ -31,6 +31,7 @@ GENERATED = {
        for a in ("qwen2", "llama", "qwen3", "qwen3moe", "minimax", "minimax3", "glm4moe", "ling")},
     "moe-bf16": ["--arch", "qwen3moe", "--scales", "none"] + MOE,
     "llama-row": ["--arch", "llama", "--scales", "row", "--scale-suffix", "weight_scale"] + SMALL,
+    "two-shards": ["--arch", "llama"] + SMALL + ["--shards", "2"],
     "mxfp8": ["--arch", "minimax3", "--scales", "mxfp8"] + MOE,
 }
 # In numpy: of the tool, its options; or another checkpoint that it changes.
@@ -119,6 +120,8 @@ class Seeds:
     def folder(self, name, folder):
         shards = sorted(n for n in os.listdir(folder) if n.endswith((".safetensors", ".index.json")))
         self.put("checkpoint", name, pack(folder, ["config.json", "params.json"] + shards, "x\n"))
+        if len(shards) > 2:
+            self.put("checkpoint", name + "-alone", pack(folder, ["config.json"] + [n for n in shards if n.endswith(".safetensors")], "x\n"))
         kind = next((i for i, k in enumerate(KINDS) if name.startswith(k)), 1)
         config = next(p for p in (os.path.join(folder, n) for n in ("params.json", "config.json")) if os.path.exists(p))
         tokens = pack(folder, TOKENIZER, f"{chr(65 + kind)}{ids_of(json.load(open(config)))}\n")
@@ -168,6 +171,19 @@ class Seeds:
             c = json.load(open(path))
             self.put("config", os.path.basename(path), json.dumps(shrink(c, layers_of(c)), separators=(",", ":")))
 
+    def chats(self):
+        """Chat templates in every place, beside the least tokenizer."""
+        rule = json.loads(open(os.path.join(ROOT, "tests/tiny-v3/tokenizer.json")).read())["pre_tokenizer"]
+        tokenizer = {"added_tokens": [{"id": 3, "content": "<s>", "special": True}], "pre_tokenizer": rule,
+                     "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}}
+        listed = [{"name": "default", "template": "{{x}}"}, {"name": "tool_use", "template": "{{y}}"}]
+        for name, files in {"string": {"tokenizer_config.json": {"chat_template": "{{x}}"}}, "list": {"tokenizer_config.json": {"chat_template": listed}},
+                            "file": {"chat_template.json": {"chat_template": listed}}, "jinja": {"chat_template.jinja": "{{x}}\n"}}.items():
+            text = "B6\n=== tokenizer.json\n" + json.dumps(tokenizer) + "\n"
+            for file, x in files.items():
+                text += f"=== {file}\n" + (x if isinstance(x, str) else json.dumps(x)) + "\n"
+            self.put("tokenizer", "chat-" + name, text)
+
     def texts(self):
         self.put("metadata", "card", "=== README.md\n---\nlicense: mit\nbase_model:\n- a/B-7B-v1.0\n- name: C\n  author: >-\n    d\n    e\n"
                  "tags: [x, 'y', \"\\u00e4\"]\nlanguage: \"en\\\n  us\"\ndatasets: f\nauthor: |\n  g\n\n   h\n---\ntext\n"
@@ -209,6 +225,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         s.checkpoints(tmp)
     s.configs()
+    s.chats()
     s.texts()
     s.words()
 

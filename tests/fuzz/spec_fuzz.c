@@ -46,7 +46,7 @@ static int make_plan(const cJSON *spec, char fingerprint[33])
     int rc = sl_job_plan_open(&j, spec, source, &e);
 
     if (rc < 0) {
-        plan_refused(rc, &e);
+        plan_refused(rc, &e, source);
     } else {
         plan_sizes(j.plan);
         plan_tasks(j.plan);
