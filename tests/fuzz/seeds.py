@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """First inputs of the fuzz targets, from what the tests make.
 
-  seeds.py [--quick] BUILD OUT
-                         OUT/config, checkpoint, gguf_plan, tokenizer, metadata, recipe, spec, settings: a file for each input; OUT/words: a
-                         dictionary of what the readers look for; --quick: fewer checkpoints
+  seeds.py [--quick] BUILD OUT     OUT/TARGET has a file for each input; OUT/words is a dictionary of what the readers look for;
+                                   --quick: fewer checkpoints
 
 Checkpoints are those of BUILD/tools/make_checkpoint and, where numpy is there, of tests/tools/*.py; of published models there are
 config.json and params.json alone, with fewer layers and experts. fuzz_folder.h says how a folder is one file.
 """
+import base64
 import glob
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -210,6 +211,33 @@ class Seeds:
         for i, text in enumerate(["1.5Gi", "500ms", "tcp://127.0.0.1:9560", "a.b=float:1.5", "a=bool:true", "a=str:b", "tcp://[::1]:*"]):
             self.put("settings", f"text{i}", "\4" + text)
 
+    def files(self):
+        """The least of each kind of file whose reader has a target of its own."""
+        def text(t):
+            return struct.pack("<Q", len(t)) + t.encode()
+
+        tensors = {"a.weight": {"dtype": "F8_E4M3", "shape": [2, 3], "data_offsets": [0, 6]}, "__metadata__": {"format": "pt"},
+                   "b": {"dtype": "F32", "shape": [], "data_offsets": [8, 12]}, "c": {"dtype": "BF16", "shape": [1], "data_offsets": [6, 8]}}
+        self.put("safetensors", "three", text(json.dumps(tensors)) + bytes(12))
+        keys = text("general.architecture") + struct.pack("<I", 8) + text("llama") + text("general.alignment") + struct.pack("<II", 4, 32) + \
+            text("a") + struct.pack("<IIQ", 9, 8, 2) + text("x") + text("") + text("b") + struct.pack("<IIQff", 9, 6, 2, 1, 2)
+        infos = text("t.weight") + struct.pack("<IQQIQ", 2, 32, 2, 8, 0) + text("u") + struct.pack("<IQIQ", 1, 3, 0, 96)
+        head = b"GGUF" + struct.pack("<IQQ", 3, 2, 4) + keys + infos
+        self.put("gguf", "two", head + bytes(-len(head) % 32) + bytes(128))
+        entry = struct.pack("<i", 17) + b"blk.0.attn_q.weig" + struct.pack("<ii4f", 2, 4, 1, 2, 3, 4)
+        self.put("imatrix", "dat", struct.pack("<i", 1) + entry + struct.pack("<ii", 3, 4) + b"text")
+        kv = text("general.type") + struct.pack("<I", 8) + text("imatrix") + text("imatrix.datasets") + struct.pack("<IIQ", 9, 8, 1) + text("d") + \
+            text("imatrix.chunk_count") + struct.pack("<II", 4, 3) + text("imatrix.chunk_size") + struct.pack("<II", 4, 512)
+        info = text("q.weight.counts") + struct.pack("<IQQIQ", 2, 1, 1, 0, 0) + text("q.weight.in_sum2") + struct.pack("<IQQIQ", 2, 4, 1, 0, 32)
+        head = b"GGUF" + struct.pack("<IQQ", 3, 2, 4) + kv + info
+        self.put("imatrix", "gguf", head + bytes(-len(head) % 32) + struct.pack("<f28x4f16x", 2, 1, 2, 3, 4))
+        for path in glob.glob(os.path.join(ROOT, "tests/fuzz/wire_seeds/*")):
+            self.put("coordinator", os.path.basename(path), open(path, "rb").read())
+            for i, line in enumerate(open(path, "rb").read().splitlines()):
+                if line[1:2] == b"{":
+                    self.put("wire", f"{os.path.basename(path)}-{i}", line[1:])
+        self.put("tiktoken", "some", "".join(f"{base64.b64encode(t.encode()).decode()} {256 + i}\n" for i, t in enumerate(["ab", "abc", "bc", "xy"])))
+
     def words(self):
         found = set()
         for path in glob.glob(os.path.join(ROOT, "proto/*.c")):
@@ -227,6 +255,7 @@ def main():
     s.configs()
     s.chats()
     s.texts()
+    s.files()
     s.words()
 
 
