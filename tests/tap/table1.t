@@ -90,8 +90,13 @@ for (['deepseek-r1', 'q4_k_m', 8, 32768, 512, 87394, 163745, 'legacy'],
     ok($mb > 0.997 * $most && $mb < 1.02 * $most, sprintf '%s, %d devices: %.0f MB, %d counted', $name, $devices, $mb, $most);
     ok(abs($set->{cache_bytes} / 1e6 / $cache - 1) < 0.03, sprintf '%s: a cache of %.0f MB, %d counted', $name, $set->{cache_bytes} / 1e6, $cache);
     ok($set->{fits}, 'it fits');
-    is($set->{llama_server} =~ / -(?:ts|dev) / ? 1 : 0, 0, 'without an option for it');
+    # One sequence at a time where layers have a state, a window, or a choice of blocks.
+    my $options = join ' ', "-c $ctx", $ubatch > 2048 ? "-b $ubatch" : (), $ubatch == 512 ? () : "-ub $ubatch", '-ngl 99',
+        $name =~ /mimo|step|deepseek-v4|kimi-k3|qwen3\.5|minimax-m3/ ? '-np 1' : ();
+    is($set->{llama_server}, $options, 'options: none for the spread');
 }
+is(decode_json(run($SLUICE, 'plan', "$TOP/tests/data/llama-3.1-405b-fp8-config.json", '--recipe', 'q4_k_m', '--json', '--devices', '8x1T')->{out})
+    ->{memory}[0]{llama_server}, '-c 32768 -ngl 9999', 'more layers than 99');
 my ($split) = grep { $_->{own_layout} } @{ plan_json('--recipe', 'dq3_k_m', '--devices', '10x36G')->{memory} };
 is($split->{llama_server}, '-c 32768 -ngl 99 -ts 8,6,6,6,6,6,6,6,6,6', 'where only other layers fit, the option');
 like(run($SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '--devices', '10x36G,16x48G,8x80G')->{out},
