@@ -1,5 +1,5 @@
 /* The recipe language: what it accepts, what it refuses and how it says so. */
-#include "proto/recipe.h"
+#include "proto/recipe_rules.h"
 #include "tests/unit/r1_model.h"
 
 #include <glob.h>
@@ -89,6 +89,39 @@ static void test_layers(void **state)
            "6446888888 88");
     expect("output.weight = keep\ndefault q4_k", "4444444444 34");
     expect("/^OUTPUT/ = q8_0\n/^output/ = q6_k\ndefault q4_k", "4444444444 64");
+}
+
+/* Which layers are dense (d) and which have experts (m), by the models' words for it. */
+static void test_dense_layers(void **state)
+{
+    static const struct {
+        struct sl_hparams hp;
+        const char *want;
+    } cases[] = {
+        {{.n_layer = 6, .n_expert = 8, .n_layer_dense = 1}, "dmmmmm"},
+        {{.n_layer = 6, .n_expert = 8, .n_layer_dense = 1, .n_dense_last = 2}, "dmmmdd"},
+        {{.n_layer = 6, .n_expert = 8, .moe_step = 2}, "dmdmdm"},
+        {{.n_layer = 6, .n_expert = 8, .moe_step = 1}, "mmmmmm"},
+        {{.n_layer = 6, .n_expert = 2}, "mmmmmm"},
+        {{.n_layer = 6, .n_expert = 1, .n_layer_dense = 1}, "------"}, /* no such words */
+        {{.n_layer = 6}, "------"},
+    };
+    struct sl_recipe *dense, *moe;
+    struct sl_error e;
+
+    (void)state;
+    assert_int_equal(sl_recipe_parse("d", "d", "* layers dense = q8_0\ndefault q4_k", &dense, &e), 0);
+    assert_int_equal(sl_recipe_parse("m", "m", "* layers moe = q8_0\ndefault q4_k", &moe, &e), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int l = 0; l < 6; l++) {
+            char name[32];
+
+            snprintf(name, sizeof name, "blk.%d.ffn_norm.weight", l);
+            assert_int_equal(sl_rule_in_layers(&dense->rules[0], name, &cases[i].hp), cases[i].want[l] == 'd');
+            assert_int_equal(sl_rule_in_layers(&moe->rules[0], name, &cases[i].hp), cases[i].want[l] == 'm');
+        }
+    sl_recipe_close(dense);
+    sl_recipe_close(moe);
 }
 
 static void refuse(const char *text, const char *why)
@@ -367,7 +400,8 @@ static void test_idle(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layers), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_layers), cmocka_unit_test(test_dense_layers),
+        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_options),
         cmocka_unit_test(test_per_layer_embeddings), cmocka_unit_test(test_load),
         cmocka_unit_test(test_idle),
