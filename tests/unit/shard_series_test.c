@@ -51,6 +51,9 @@ static void counts_from_zero(void **state)
     refuse(*state, SL_ESOURCE, ": model-00001-of-00005.safetensors is missing (1 of 3 shards are)");
     one_tensor(*state, "model-00001-of-00005.safetensors", "b");
     sl_checkpoint_close(open_ok(*state));
+    one_tensor(*state, "model-00005-of-00005.safetensors", "d");
+    refuse(*state, SL_ESOURCE, ": model-00003-of-00005.safetensors is missing (2 of 6 shards are)");
+    assert_int_equal(unlink(in(*state, "model-00005-of-00005.safetensors")), 0);
     one_tensor(*state, "model-00003-of-00003.safetensors", "d");
     refuse(*state, SL_ESOURCE, ": model-00000-of-00005.safetensors and model-00003-of-00003.safetensors are of two sets");
 }
