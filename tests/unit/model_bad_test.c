@@ -389,6 +389,36 @@ static void test_hostile_configs(void **state)
     refuse_changes(*state, "tests/data/glm-4.7-flash-config.json", flash_changes, sizeof flash_changes / sizeof *flash_changes);
 }
 
+/* Each family by its own word for the experts of a token. */
+static void test_more_experts_than_there_are(void **state)
+{
+    static const struct {
+        const char *config;
+        struct change change;
+    } cases[] = {
+        {"ernie-4.5-300b-a47b", {"moe_k", "65", SL_ESOURCE, "\"moe_k\" is 65 of 64 experts"}},
+        {"glm-4.5v", {"num_experts_per_tok", "129", SL_ESOURCE, "is 129 of 128 experts"}},
+        {"hunyuan-a13b", {"moe_topk", "65", SL_ESOURCE, "\"moe_topk\" is 65 of 64 experts"}},
+        {"hunyuan-a13b", {"n_group", "7", SL_ESOURCE, "64 experts cannot be divided in 7 groups"}},
+        {"hy3-fp8", {"num_experts_per_tok", "193", SL_ESOURCE, "is 193 of 192 experts"}},
+        {"k-exaone-236b-a23b", {"num_experts_per_tok", "129", SL_ESOURCE, "is 129 of 128 experts"}},
+        {"llama-4-scout", {"num_experts_per_tok", "17", SL_ESOURCE, "is 17 of 16 experts"}},
+        {"mimo-v2-flash", {"num_experts_per_tok", "257", SL_ESOURCE, "is 257 of 256 experts"}},
+        {"minimax-m3", {"num_experts_per_tok", "129", SL_ESOURCE, "is 129 of 128 experts"}},
+        {"qwen3-vl-235b-a22b", {"num_experts_per_tok", "129", SL_ESOURCE, "is 129 of 128 experts"}},
+        {"qwen3.5-397b-a17b-fp8", {"num_experts_per_tok", "513", SL_ESOURCE, "is 513 of 512 experts"}},
+        {"solar-open-100b", {"num_experts_per_tok", "129", SL_ESOURCE, "is 129 of 128 experts"}},
+        {"step-3.5-flash-fp8", {"moe_top_k", "289", SL_ESOURCE, "\"moe_top_k\" is 289 of 288 experts"}},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[128];
+
+        snprintf(path, sizeof path, "tests/data/%s-config.json", cases[i].config);
+        refuse_changes(*state, path, &cases[i].change, 1);
+    }
+}
+
 static void test_heads_that_do_not_divide(void **state)
 {
     static const struct { const char *more, *words; } cases[] = {
@@ -521,6 +551,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong_tensors, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_too_many, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_hostile_configs, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_more_experts_than_there_are, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_heads_that_do_not_divide, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_gguf, fx_setup, fx_teardown),
     };
