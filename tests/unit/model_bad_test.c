@@ -424,6 +424,7 @@ static void test_heads_that_do_not_divide(void **state)
     static const struct { const char *more, *words; } cases[] = {
         {",\"head_dim\":5", "heads have 5 rows; an even number is needed"},
         {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"low_freq_factor\":0}", "has absurd values"},
+        {",\"rope_scaling\":{\"rope_type\":\"llama3\"},\"original_max_position_embeddings\":0.5", "original context 0.5"},
         {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":\"8\"}", "factor is \"8\""},
         {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":1e-50,\"original_max_position_embeddings\":2}", "factor 0 of rope_freqs is no"},
         {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"high_freq_factor\":1,\"original_max_position_embeddings\":6.2831854820251465}",

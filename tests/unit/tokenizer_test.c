@@ -426,6 +426,8 @@ static void test_merges_txt(void **state)
     fx_text(*state, "tokenizer.json", "{" ADDED "," PRE(SPLIT(QWEN REST) "," BYTES) ","
             "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}");
     assert_refused(*state, 8, SL_ESOURCE, "has no merges, and there is no merges.txt");
+    fx_text(*state, "merges.txt", "#version: 0.2\n\nx y z\n");
+    assert_refused(*state, 8, SL_ESOURCE, "merges.txt holds no merges");
     fx_text(*state, "merges.txt", "#version: 0.2\na b\r\n\nx y z\n# c\n  d\t e \n");
     assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.merges", buf, 128),
