@@ -162,6 +162,9 @@ static void what_may_not_be_named_is_refused(void **state)
         {"/data/m", "/data/o", "/data/i", "default q4_z\\n", "q4_z"},
         {"/data/m", "/data/o", "/data/i", "default q4_k\\n", NULL},
         {"/data/m", "/data/o", "/data/i", "default q4_k\\n", "writes to /data/o/a already"},
+        {"/data/m", "/data/o//", "/data/i", "default q4_k\\n", "writes to /data/o///a already"},
+        {"/data/m", "/data/p//", "/data/i", "default q4_k\\n", NULL},
+        {"/data/m", "/data/p", "/data/i", "default q4_k\\n", "writes to /data/p/a already"},
     };
     struct world *w = *state;
 

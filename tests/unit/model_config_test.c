@@ -231,7 +231,6 @@ static void test_glm_flash(void **state)
     struct sl_model *m;
     char buf[128];
 
-    (void)state;
     fx_must_open("tests/data/glm-4.7-flash-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_true(m->n_params == 31221488576);
     (void)in_order(m, want, sizeof want / sizeof *want);
@@ -242,6 +241,9 @@ static void test_glm_flash(void **state)
     assert_string_equal(fx_value(&m->kvs, "deepseek2.block_count", buf, sizeof buf), "u32 47");
     assert_null(sl_kvs_find(&m->kvs, "deepseek2.nextn_predict_layers"));
     assert_null(sl_kvs_find(&m->kvs, "deepseek2.expert_gating_func"));
+    fx_close(ck, m);
+    fx_open_with(*state, "glm-4.7-flash-config.json", "\"scoring_func\":\"softmax\"", &ck, &m);
+    assert_string_equal(fx_value(&m->kvs, "deepseek2.expert_gating_func", buf, sizeof buf), "u32 1");
     fx_close(ck, m);
 }
 
@@ -565,7 +567,8 @@ static void test_absent_entries(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_glm_flash), cmocka_unit_test(test_v2_lite),
+        cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
+        cmocka_unit_test_setup_teardown(test_glm_flash, fx_setup, fx_teardown),
         cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32), cmocka_unit_test(test_glm),
         cmocka_unit_test(test_qwen), cmocka_unit_test(test_qwen3), cmocka_unit_test(test_minimax), cmocka_unit_test(test_llama),
         cmocka_unit_test(test_absent_entries), cmocka_unit_test(test_head_dim_moves_keys),
