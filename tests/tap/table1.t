@@ -157,6 +157,9 @@ for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 2
         '--ctx', $ctx, '--ubatch', $options =~ /-ub (\d+)/ ? $1 : 512, '--devices', $devices, grep { !/^\d/ } @rest)->{out});
     my ($set) = @{ $p->{memory} };
     is($set->{llama_server}, "-c $ctx $options", "$name, $devices: options");
+    my ($ubatch, $ngl, $moe, $ts) = map { $options =~ /(?:^| )$_ (\S+)/ ? $1 : undef } qw(-ub -ngl --n-cpu-moe -ts);
+    is_deeply([@$set{qw(context ubatch gpu_layers n_cpu_moe)}], [$ctx, $ubatch // 512, $ngl == 99 ? $set->{layers} : $ngl, $moe // 0], 'and apart');
+    is(join(',', grep { $_ } @{ $set->{tensor_split} }), $ts, 'and what lies on which GPU') if defined $ts;
     ok($set->{fits}, 'it fits');
     cmp_ok($set->{longest_context}, '>=', $ctx - 1023, 'the longest context is no shorter');
     is(join(' ', map { $_->{where} } @{ $set->{places} }), join(' ', ('gpu') x (@want - 1), 'ram'), 'places');

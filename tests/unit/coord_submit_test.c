@@ -78,6 +78,29 @@ static void a_large_sweep_does_not_flood_a_worker(void **state)
     free(text);
 }
 
+static void a_sweep_has_one_source_and_many_outputs(void **state)
+{
+    static const struct { const char *source, *prefix, *said; } second[] = {
+        {"m", "a", "two jobs of the sweep have the output /out/a"},
+        {"n", "b", "the jobs of a sweep have one source"},
+        {"m", "b", NULL},
+    };
+    struct world *w = *state;
+
+    client(w, C);
+    for (unsigned i = 0; i < sizeof second / sizeof second[0]; i++) {
+        char one[400], two[400];
+
+        snprintf(one, sizeof one, world_spec, "m", "a");
+        snprintf(two, sizeof two, world_spec, second[i].source, second[i].prefix);
+        say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[%s,%s]}", i, one, two);
+        if (second[i].said)
+            assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), second[i].said));
+        else
+            expect(w, C, SL_M_SUBMITTED);
+    }
+}
+
 /* A file whose path has no room in a message: its publish could never be told. */
 static void a_path_too_long_to_tell_is_refused(void **state)
 {
@@ -188,6 +211,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_sweep_reads_its_source_once),
         TEST(a_large_sweep_does_not_flood_a_worker),
+        TEST(a_sweep_has_one_source_and_many_outputs),
         TEST(a_path_too_long_to_tell_is_refused),
         TEST(a_part_is_no_prefix),
         TEST(a_specification_without_room_is_refused),
