@@ -139,6 +139,19 @@ like(run($SLUICE, 'submit', $TINY, @typo, '-o', "$dir/typo2.gguf", '--dry-run')-
 like(run(@plan, $TINY, @recipe, '--tensor-type', 'Attn_X=q6_k')->{err}, qr/^sluice: warning: --tensor-type: 'attn_x' matches no tensor/m,
     'an option, too');
 
+# ---- an --override-kv that says other shapes than the tensors have, or stands under another architecture's name
+for (['deepseek2.block_count=int:40', 'the tensors written are those of 4, so llama.cpp may refuse the file'], ['deepseek2.block_count=int:4'],
+     ['deepseek2.nextn_predict_layers=int:1', 'the tensors written are those of 0, so llama.cpp may refuse the file'],
+     ['deepseek2.nextn_predict_layers=int:0'], ['deepseek2.expert_count=str:8', 'the tensors written are those of 8, so llama.cpp may refuse the file'],
+     ['deepseek2.interleave_moe_layer_step=int:2', 'the tensors written are those of 0, so llama.cpp may refuse the file'],
+     ['deepseek2.context_length=int:77'], ['deepseek2.new=int:1'], ['llama.new=int:1'], ['general.name=str:x'],
+     ['deepseek.block_count=int:4', 'no program will read this of the model, whose key is deepseek2.block_count'],
+     ['qwen2.context_length=int:1', 'no program will read this of the model, whose key is deepseek2.context_length']) {
+    my ($kv, $said) = @$_;
+    (my $key = $kv) =~ s/=.*//;
+    is_deeply(json($TINY, '--override-kv', $kv)->{warnings}, [$said ? "--override-kv $key: $said" : ()], $kv);
+}
+
 # ---- a plan that takes its time says so, on a terminal only
 SKIP: {
     skip 'no script(1)', 2 if run('script', '--version')->{rc};

@@ -20,12 +20,12 @@
 #define N_LLAMA 12
 
 static const struct fx_tensor llama[N_LLAMA] = {
-    {"lm_head.weight", 8, 16}, {"model.embed_tokens.weight", 8, 16}, {"model.norm.weight", 16, 0},
-    {LAYER "input_layernorm.weight", 16, 0}, {LAYER "mlp.down_proj.weight", 16, 32},
-    {LAYER "mlp.gate_proj.weight", 32, 16}, {LAYER "mlp.up_proj.weight", 32, 16},
-    {LAYER "post_attention_layernorm.weight", 16, 0}, {LAYER "self_attn.k_proj.weight", 8, 16},
-    {LAYER "self_attn.o_proj.weight", 16, 16}, {LAYER "self_attn.q_proj.weight", 16, 16},
-    {LAYER "self_attn.v_proj.weight", 8, 16},
+    {"lm_head.weight", 8, 16, 0}, {"model.embed_tokens.weight", 8, 16, 0}, {"model.norm.weight", 16, 0, 0},
+    {LAYER "input_layernorm.weight", 16, 0, 0}, {LAYER "mlp.down_proj.weight", 16, 32, 0},
+    {LAYER "mlp.gate_proj.weight", 32, 16, 0}, {LAYER "mlp.up_proj.weight", 32, 16, 0},
+    {LAYER "post_attention_layernorm.weight", 16, 0, 0}, {LAYER "self_attn.k_proj.weight", 8, 16, 0},
+    {LAYER "self_attn.o_proj.weight", 16, 16, 0}, {LAYER "self_attn.q_proj.weight", 16, 16, 0},
+    {LAYER "self_attn.v_proj.weight", 8, 16, 0},
 };
 
 static void write_llama(const char *dir, const char *more, const struct fx_tensor *t, size_t n)
@@ -88,10 +88,10 @@ static void test_biases(void **state)
     const struct sl_model_src *s;
 
     memcpy(t, llama, sizeof llama);
-    t[N_LLAMA] = (struct fx_tensor){LAYER "self_attn.q_proj.bias", 16, 0};
-    t[N_LLAMA + 1] = (struct fx_tensor){LAYER "self_attn.k_proj.bias", 8, 0};
-    t[N_LLAMA + 2] = (struct fx_tensor){LAYER "self_attn.v_proj.bias", 8, 0};
-    t[N_LLAMA + 3] = (struct fx_tensor){LAYER "self_attn.o_proj.bias", 16, 0};
+    t[N_LLAMA] = (struct fx_tensor){LAYER "self_attn.q_proj.bias", 16, 0, 0};
+    t[N_LLAMA + 1] = (struct fx_tensor){LAYER "self_attn.k_proj.bias", 8, 0, 0};
+    t[N_LLAMA + 2] = (struct fx_tensor){LAYER "self_attn.v_proj.bias", 8, 0, 0};
+    t[N_LLAMA + 3] = (struct fx_tensor){LAYER "self_attn.o_proj.bias", 16, 0, 0};
     write_llama(*state, ",\"attention_bias\":true", t, N_LLAMA + 4);
     fx_must_open(*state, SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(fx_tensor(m, "blk.0.attn_k.bias")->transform, SL_PERMUTE);
@@ -112,7 +112,7 @@ static void test_dropped(void **state)
     struct sl_model *m;
 
     memcpy(t, llama, sizeof llama);
-    t[N_LLAMA] = (struct fx_tensor){LAYER "self_attn.rotary_emb.inv_freq", 2, 0};
+    t[N_LLAMA] = (struct fx_tensor){LAYER "self_attn.rotary_emb.inv_freq", 2, 0, 0};
     write_llama(*state, "", t, N_LLAMA + 1);
     fx_must_open(*state, SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 12);
@@ -127,7 +127,7 @@ static void test_wrong_tensors(void **state)
     memcpy(t, llama, sizeof llama);
     for (int i = 0; i < 9; i++) {
         snprintf(names[i], sizeof names[i], "model.layers.%d.odd.weight", i);
-        t[N_LLAMA + i] = (struct fx_tensor){names[i], 2, 2};
+        t[N_LLAMA + i] = (struct fx_tensor){names[i], 2, 2, 0};
     }
     write_llama(*state, "", t, N_LLAMA + 1);
     assert_refused(*state, SL_EUNSUPPORTED, "1 tensor unknown for LlamaForCausalLM (0 expected ones "
@@ -145,6 +145,13 @@ static void test_wrong_tensors(void **state)
     write_llama(*state, "", t, N_LLAMA);
     assert_refused(*state, SL_ESOURCE, "tensor '" LAYER "mlp.down_proj.weight': expected shape "
                    "[16, 32] by config.json, found [16, 16]");
+    memcpy(t, llama, sizeof llama);
+    t[4].between = 1;
+    write_llama(*state, "", t, N_LLAMA);
+    assert_refused(*state, SL_ESOURCE, "expected shape [16, 32] by config.json, found [16, 1, 32]");
+    t[4].between = 2;
+    write_llama(*state, "", t, N_LLAMA);
+    assert_refused(*state, SL_ESOURCE, "expected shape [16, 32] by config.json, found [16, 2, 32]");
     memcpy(t, llama, sizeof llama);
     t[2].cols = 1;
     write_llama(*state, "", t, N_LLAMA);
@@ -389,8 +396,8 @@ static void test_hostile_configs(void **state)
     refuse_changes(*state, "tests/data/glm-4.7-flash-config.json", flash_changes, sizeof flash_changes / sizeof *flash_changes);
 }
 
-/* Each family by its own word for the experts of a token. */
-static void test_more_experts_than_there_are(void **state)
+/* More experts of a token than there are, by each family's own word for it. */
+static void test_experts_of_every_family(void **state)
 {
     static const struct {
         const char *config;
@@ -399,6 +406,9 @@ static void test_more_experts_than_there_are(void **state)
         {"ernie-4.5-300b-a47b", {"moe_k", "65", SL_ESOURCE, "\"moe_k\" is 65 of 64 experts"}},
         {"glm-4.5v", {"num_experts_per_tok", "129", SL_ESOURCE, "is 129 of 128 experts"}},
         {"hunyuan-a13b", {"moe_topk", "65", SL_ESOURCE, "\"moe_topk\" is 65 of 64 experts"}},
+        {"hunyuan-a13b", {"num_shared_expert", "2", SL_EUNSUPPORTED, "\"moe_layer_num_skipped\" says otherwise"}},
+        {"hunyuan-a13b", {"moe_layer_num_skipped", "1", SL_EUNSUPPORTED, "\"moe_layer_num_skipped\" says otherwise"}},
+        {"hunyuan-a13b", {"moe_intermediate_size", "1536", SL_EUNSUPPORTED, "\"moe_layer_num_skipped\" says otherwise"}},
         {"hunyuan-a13b", {"n_group", "7", SL_ESOURCE, "64 experts cannot be divided in 7 groups"}},
         {"hy3-fp8", {"num_experts_per_tok", "193", SL_ESOURCE, "is 193 of 192 experts"}},
         {"k-exaone-236b-a23b", {"num_experts_per_tok", "129", SL_ESOURCE, "is 129 of 128 experts"}},
@@ -552,7 +562,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong_tensors, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_too_many, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_hostile_configs, fx_setup, fx_teardown),
-        cmocka_unit_test_setup_teardown(test_more_experts_than_there_are, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_experts_of_every_family, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_heads_that_do_not_divide, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_gguf, fx_setup, fx_teardown),
     };

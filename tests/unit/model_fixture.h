@@ -72,10 +72,10 @@ static inline char *fx_read(const char *path)
     return text;
 }
 
-/* One BF16 tensor of a small checkpoint; cols 0: a vector of `rows`. */
+/* One BF16 tensor of a small checkpoint; cols 0: a vector of `rows`; between: a dimension there, of three. */
 struct fx_tensor {
     const char *name;
-    unsigned rows, cols;
+    unsigned rows, cols, between;
 };
 
 /* Writes dir/model.safetensors with these tensors, all zeros. */
@@ -88,10 +88,12 @@ static inline void fx_safetensors(const char *dir, const struct fx_tensor *t, si
     assert_non_null(head);
     at += (uint64_t)sprintf(head, "{");
     for (size_t i = 0; i < n; i++) {
-        uint64_t bytes = 2ull * t[i].rows * (t[i].cols ? t[i].cols : 1);
+        uint64_t bytes = 2ull * t[i].rows * (t[i].between ? t[i].between : 1) * (t[i].cols ? t[i].cols : 1);
 
         at += (uint64_t)sprintf(head + at, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%u", i ? "," : "",
                                 t[i].name, t[i].rows);
+        if (t[i].between)
+            at += (uint64_t)sprintf(head + at, ",%u", t[i].between);
         if (t[i].cols)
             at += (uint64_t)sprintf(head + at, ",%u", t[i].cols);
         at += (uint64_t)sprintf(head + at, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", off,
