@@ -136,7 +136,7 @@ struct grant {
     uint32_t with;          /* so many of the sweep's other jobs go along */
 };
 
-/* What came during a commit and needs the queue, or while that failed and is no mere question. */
+/* What came during a commit and needs the queue, or from a worker while that failed. */
 struct deferred {
     struct sl_peer from;
     struct sl_msg m;

@@ -6,8 +6,8 @@
  *   sl_coord_next ...                      only now the answers may leave
  *
  * While a commit is under way in the background, messages that need the queue
- * wait inside; pulls do not, and are answered by grants. While commits fail, what only
- * asks is answered from what is on the disk, and the rest waits inside. */
+ * wait inside; pulls do not, and are answered by grants. While commits fail, a client that only
+ * asks is answered from what is on the disk, one that wants a change is refused, and workers wait. */
 #ifndef SLUICE_DAEMON_COORDINATOR_H
 #define SLUICE_DAEMON_COORDINATOR_H
 
