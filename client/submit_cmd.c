@@ -136,7 +136,7 @@ static void print_submitted(const struct submit_args *a, const cJSON *specs, con
                             struct ids *ids)
 {
     const cJSON *job, *spec = specs->child;
-    bool again = sl_get_bool(answer, "again");
+    bool again = a->once && sl_get_bool(answer, "again"); /* without: this very one, said once more after a break */
 
     ids->n = 0;
     cJSON_ArrayForEach(job, sl_get(answer, "jobs")) {

@@ -3,6 +3,8 @@
 # killed, stopped or told to go meanwhile.
 use strict;
 use warnings;
+use IO::Select;
+use IO::Socket::UNIX;
 use JSON::PP;
 use POSIX ();
 use SluiceService;
@@ -282,6 +284,42 @@ is_state(wait_job($held, 60), 'succeeded', 'the held one is done');
 is_the_file('s', 'the same file');
 signal_one('w2', 'HUP');
 is(ended('w2', 30), 0, 'SIGHUP of an idle worker, of a terminal that closes: as SIGTERM');
+
+# ---- a connection that is cut between a submit and its answer: the client says it once more, and it is one job
+my $cutter = fork // die "fork: $!";
+if (!$cutter) {
+    my $door = IO::Socket::UNIX->new(Local => "$RUN/sock/cut", Listen => 5) or POSIX::_exit(1);
+    my $submits = 0;
+    while (my $client = $door->accept) {
+        my $daemon = IO::Socket::UNIX->new(Peer => "$RUN/sock/d") or POSIX::_exit(2);
+        pass_on($client, $daemon, \$submits);
+        close $_ for $client, $daemon;
+    }
+}
+
+# Until an end closes; of the first submit the answer is kept back, and the connection cut.
+sub pass_on {
+    my ($client, $daemon, $submits) = @_;
+    my ($both, $is_first) = (IO::Select->new($client, $daemon), 0);
+    while (my @from = $both->can_read) {
+        for my $from (@from) {
+            sysread($from, my $bytes, 65536) or return;
+            return if $is_first && $from == $daemon;
+            syswrite $from == $client ? $daemon : $client, $bytes;
+            $is_first = 1 if $bytes =~ /"m":"submit"/ && ++$$submits == 1;
+        }
+    }
+}
+for (1 .. 200) {
+    last if -S "$RUN/sock/cut";
+    sleep 0.02;
+}
+$r = run_ok('submit', $SLUICE, 'submit', "$RUN/src", '-o', "$OUT/cut.gguf", '--recipe', 'q4_k_m', '--hold', '--timeout', 60, '--connect', "ipc://$RUN/sock/cut");
+like($r->{out}, qr/^submitted job (\d+): q4_k_m\n\z/, 'is told as what it is');
+is(scalar(grep { $_->{prefix} eq 'cut' } map { @{ $_->{jobs} // [] } } ask({ m => 'list' })), 1, 'one job');
+run_ok('which goes', $SLUICE, 'cancel', $r->{out} =~ /(\d+)/);
+kill 'KILL', $cutter;
+waitpid $cutter, 0;
 
 # ---- a client that was answered before, and the daemon is gone
 my $log = start($SLUICE, 'logs', '--follow', '--timeout', $SANITIZED ? 10 : 1);
