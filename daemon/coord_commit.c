@@ -167,11 +167,11 @@ int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e)
 }
 
 /* While the disk fails: what only reads is answered. Whether it can be written to again is seen by a commit on which
- * nothing depends; then what was held back is done. */
-static int try_disk(struct sl_coord *c, struct sl_error *e)
+ * nothing depends; then what was held back is done. last: no more than is answered. */
+static int try_disk(struct sl_coord *c, bool last, struct sl_error *e)
 {
     SL_TRY(committed(c, c->tx++, e));
-    if (c->now.run_ms < c->try_ms)
+    if (last || c->now.run_ms < c->try_ms)
         return 0;
     c->try_ms = c->now.run_ms + TRY_MS;
     if (sl_queue_try(c->q, e) < 0) {
@@ -190,7 +190,7 @@ static int flush_or_recover(struct sl_coord *c, struct sl_now now, bool all, str
 
     c->now = now;
     if (!c->broken && c->failed.code && !c->committing) {
-        rc = try_disk(c, e);
+        rc = try_disk(c, all, e);
         if (c->failed.code && !c->broken)
             return rc;
     }
