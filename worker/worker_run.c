@@ -182,7 +182,7 @@ static int loop(struct run *r)
     uint64_t waited;
 
     if (r->notify)
-        SL_TRY(sl_notify_ready(r->notify, "working", r->e));
+        SL_TRY(sl_notify_ready(r->notify, "running", r->e));
     SL_TRY(tick(r)); /* hello */
     while (!sl_worker_done(r->worker)) {
         SL_TRY(send_all(r));

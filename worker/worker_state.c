@@ -329,7 +329,7 @@ static const char *no_answer(const struct sl_worker *w, const struct sl_worker_p
         return p->nowhere;
     if (w->tries == 1)
         return "the daemon does not answer: it is not running there, this worker is not in its allow-list, or (by tcp) has "
-               "another key than the daemon's of today for server_key";
+               "another key than the daemon's of today for server_key, or a firewall or a unit's IPAddressAllow= is between";
     return w->refused.code ? w->refused.text : "the daemon still does not answer";
 }
 

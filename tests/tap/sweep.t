@@ -25,7 +25,7 @@ start_one('daemon');
 # pread: the kernel's count knows nothing of io_uring.
 my $worker = start_one('worker', cmd => ["$BUILD/sluice-worker", '--io', 'pread', '--mem', '512Mi'],
     env => { NOTIFY_SOCKET => listen_notify("$RUN/notify"), WATCHDOG_USEC => 900_000 })->{pid};
-ok(heard(qr/^READY=1\nMAINPID=$worker\n/, 10), 'the worker says that it is ready');
+ok(heard(qr/^READY=1\nMAINPID=$worker\nSTATUS=running$/, 10), 'the worker says that it is ready, not that it has work');
 ok(heard(qr/^WATCHDOG=1$/, 5), 'and feeds its watchdog while it has nothing to do');
 for (1 .. 100) {
     last if run($SLUICE, 'workers', '--json')->{out} =~ /"worker/;
