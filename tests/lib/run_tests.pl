@@ -1,7 +1,8 @@
 #!/usr/bin/env perl
 # Runs test programs, two at a time: .t files (TAP) and cmocka programs. Every
 # program's full output is kept in FOLDER; that of failed ones is shown again at
-# the end, and why what was skipped was. The last line counts tests: "N passed, N failed, N skipped".
+# the end, and why what was skipped was. One may run for SLUICE_TEST_SECONDS (900).
+# The last line counts tests: "N passed, N failed, N skipped".
 # usage: run_tests.pl FOLDER PROGRAM...
 use strict;
 use warnings;
@@ -63,7 +64,8 @@ for my $p ($sum->descriptions) {
         print "(none was kept: $!)\n";
     }
     # A program that died between tests failed one more than it could say.
-    print "---- $p: exit status ", $parser->exit, "\n";
+    my $late = $parser->exit == 124 ? ": it ran for more than $limit s; SLUICE_TEST_SECONDS=@{[4 * $limit]} gives it longer" : '';
+    print "---- $p: exit status ", $parser->exit, "$late\n";
 }
 print "\n" if %skipped_whole || %skips;
 print "skipped: $_: $skipped_whole{$_}\n" for sort keys %skipped_whole;

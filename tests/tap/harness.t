@@ -49,6 +49,13 @@ is_deeply([(result($whole))[0, 1]], [0, '0 passed, 0 failed, 1 skipped'], 'alone
 like((result($good, $tap, $whole))[2], qr{^skipped: \S+/whole.t: not here\nskipped: \S+/good: 1 of its tests: no b here\nskipped: \S+/x.t: 1 of its tests: no$}m,
     'what is skipped is said with its reason');
 is((result("$dir/absent.t"))[0], 1, 'a test that is not there');
+spit("$dir/slow.t", "print qq(1..1\\nok 1\\n); sleep 600;\n");
+{
+    local $ENV{SLUICE_TEST_SECONDS} = 1;
+    my ($rc, undef, $out) = result("$dir/slow.t", $tap);
+    ok($rc == 1 && $out =~ m{^---- \S+/slow\.t: exit status 124: it ran for more than 1 s; SLUICE_TEST_SECONDS=4 gives it longer$}m
+        && $out =~ m{^---- \S+/x\.t: exit status 1$}m, 'a test that runs too long is told from one that fails') or diag($out);
+}
 
 # Ctrl-C ends the runner; a test's programs end with it.
 spit("$dir/long.t", "use SluiceTest; my \$p = start('sleep', 600); spit('$dir/pids', \"\$\$ \$p->{pid}\"); sleep 600;\n");
