@@ -25,12 +25,14 @@ sub failing {
     return $r;
 }
 
+# An open file is looked up by newfstatat, with later glibcs (Debian 13) by fstat.
+
 # ---- the source: what cannot be looked up or read is not taken for missing
 my @plan = ($SLUICE, 'plan', $src, '--recipe', 'q4_k_m', '--json');
 my ($usual) = map { s/"free_bytes":\d+//r } run_ok('a plan', @plan)->{out};
 my (@bad, $runs);
 for my $path ($src, glob "$src/*") {
-    for my $call ($path eq $src ? qw(newfstatat readlink) : qw(newfstatat openat pread64)) {
+    for my $call ($path eq $src ? qw(newfstatat fstat readlink) : qw(newfstatat fstat openat pread64)) {
         for (my $n = 1; $n < 20; $n++) {
             my $r = failing($call, 'EIO', $n, [$path], @plan);
             last unless $r->{reached};
@@ -86,12 +88,12 @@ sub each_call {
 
 my @convert = ($SLUICE, 'convert', $src, '-o', "$dir/x.gguf", qw(--recipe q4_k_m --quiet --io pread --threads 1 --direct off));
 my @part = map { "$dir/x.gguf$_" } '', '.partial', '.xxh64', '.xxh64.partial';
-each_call('convert', {}, ['newfstatat:EIO', 'openat:EIO', 'unlink:EIO', 'rename:EIO', 'renameat2:EIO', 'fallocate:EDQUOT', 'ftruncate:EIO',
+each_call('convert', {}, ['newfstatat:EIO', 'fstat:EIO', 'openat:EIO', 'unlink:EIO', 'rename:EIO', 'renameat2:EIO', 'fallocate:EDQUOT', 'ftruncate:EIO',
     'fdatasync:EIO', 'fsync:EDQUOT', 'write:ENOSPC', 'pwrite64:ENOSPC:7', 'pread64:EIO'], \@part, @convert);
 run_ok('a former set', @convert, '--split-max-tensors', 6);
 my %former = map { $_ => slurp("$dir/$_") } ls($dir);
 my @former = map { "$dir/$_" } keys %former;
-each_call('in the place of a set', \%former, ['newfstatat:EIO:4', 'unlink:EIO'], \@former, @convert, '--force');
+each_call('in the place of a set', \%former, ['newfstatat:EIO:4', 'fstat:EIO:4', 'unlink:EIO'], \@former, @convert, '--force');
 
 # ---- a filesystem that cannot do a thing for any file
 sub lacking {
