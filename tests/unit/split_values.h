@@ -24,7 +24,9 @@ static inline uint32_t below(struct split_values *s, uint32_t n)
 /* 1 to 2, times 2^low to 2^high. */
 static inline float positive(struct split_values *s, int low, int high)
 {
-    return ldexpf(1.f + (float)below(s, 1 << 23) * 0x1p-23f, low + (int)below(s, (uint32_t)(high - low + 1)));
+    int exponent = low + (int)below(s, (uint32_t)(high - low + 1)); /* first, with every compiler */
+
+    return ldexpf(1.f + (float)below(s, 1 << 23) * 0x1p-23f, exponent);
 }
 
 static inline float either(struct split_values *s, float a) { return below(s, 2) ? a : -a; }
