@@ -66,18 +66,24 @@ static bool has_part(const char *name, const char *part)
     return false;
 }
 
-/* The beginning of a name; what is no expression, or needs too long, matches nothing. */
-static int matches(const char *expression, const char *layer, struct sl_error *e)
+/* The beginning of a name; what is no expression, or needs too long, matches nothing, the latter from then on. */
+static int matches(const struct sl_checkpoint *ck, const char *expression, const char *layer, struct sl_error *e)
 {
+    struct sl_ck_priv *priv = sl_ck_priv(ck);
     struct sl_pattern *p;
     char text[1024];
     int rc;
 
+    for (unsigned i = 0; i < priv->n_slow; i++)
+        if (priv->slow[i] == expression || priv->n_slow == SL_CK_SLOW)
+            return 0;
     if (snprintf(text, sizeof text, "^(?:%s)", expression) >= (int)sizeof text)
         return 0;
     rc = sl_pattern_compile(text, true, false, &p, e);
     if (rc == 0) {
         rc = sl_pattern_match(p, layer, e);
+        if (rc == SL_EUSAGE)
+            priv->slow[priv->n_slow++] = expression;
         sl_pattern_free(p);
     }
     return rc == SL_EUSAGE ? 0 : rc;
@@ -96,7 +102,7 @@ static size_t layer_names(const struct sl_checkpoint *ck, const char *weight, ch
 }
 
 /* Strings after "re:" are expressions, others names, of which some hold stars. */
-static int in_list(const cJSON *list, enum naming naming, char names[LAYER_NAMES][LAYER_BUF], size_t n, struct sl_error *e)
+static int in_list(const struct sl_checkpoint *ck, const cJSON *list, enum naming naming, char names[LAYER_NAMES][LAYER_BUF], size_t n, struct sl_error *e)
 {
     const cJSON *x = cJSON_IsArray(list) ? list->child : NULL;
     int hit = 0, n_patterns = 0;
@@ -108,21 +114,21 @@ static int in_list(const cJSON *list, enum naming naming, char names[LAYER_NAMES
         if (expression && n_patterns++ >= PATTERNS_MAX)
             continue;
         for (size_t k = 0; k < n && !hit; k++)
-            hit = expression ? matches(text + 3, names[k], e) : globs(text, names[k]) || (naming == NAMES_PART && has_part(names[k], text)) ||
+            hit = expression ? matches(ck, text + 3, names[k], e) : globs(text, names[k]) || (naming == NAMES_PART && has_part(names[k], text)) ||
                                                          (naming == NAMES_ANY && *text && strstr(names[k], text));
     }
     return hit;
 }
 
 /* GPTQ quantizes the head when it is told to, and has in "dynamic" a member "-:" with an expression for layers that it leaves out. */
-static int gptq_ignores(const cJSON *q, char names[LAYER_NAMES][LAYER_BUF], size_t n, struct sl_error *e)
+static int gptq_ignores(const struct sl_checkpoint *ck, const cJSON *q, char names[LAYER_NAMES][LAYER_BUF], size_t n, struct sl_error *e)
 {
     const cJSON *dynamic = entry(q, "dynamic"), *x = cJSON_IsObject(dynamic) ? dynamic->child : NULL;
     int hit = strcmp(names[0], "lm_head") == 0 && !cJSON_IsTrue(entry(q, "lm_head"));
 
     for (int i = 0; i < PATTERNS_MAX && x && !hit; i++, x = x->next)
         for (size_t k = 0; k < n && !hit && strncmp(x->string, "-:", 2) == 0; k++)
-            hit = matches(x->string + 2, names[k], e);
+            hit = matches(ck, x->string + 2, names[k], e);
     return hit;
 }
 
@@ -131,10 +137,10 @@ int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, stru
     const cJSON *q = entry(sl_checkpoint_config(ck), "quantization_config");
     char names[LAYER_NAMES][LAYER_BUF];
     size_t n = layer_names(ck, name, names);
-    int hit = has_method(q, "gptq") ? gptq_ignores(q, names, n, e) : has_method(q, "awq") && strcmp(names[0], "lm_head") == 0;
+    int hit = has_method(q, "gptq") ? gptq_ignores(ck, q, names, n, e) : has_method(q, "awq") && strcmp(names[0], "lm_head") == 0;
 
     for (size_t i = 0; i < sizeof lists / sizeof *lists && !hit; i++)
         if (!lists[i].method || has_method(q, lists[i].method))
-            hit = in_list(entry(q, lists[i].list), lists[i].naming, names, n, e);
+            hit = in_list(ck, entry(q, lists[i].list), lists[i].naming, names, n, e);
     return hit;
 }

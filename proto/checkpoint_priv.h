@@ -16,6 +16,8 @@ enum sl_src_role {
     SL_ROLE_PACKING,    /* shape, zero points or order of a packed weight */
 };
 
+#define SL_CK_SLOW 100u
+
 struct sl_ck_priv {
     struct sl_name_table by_name; /* tensor name -> index */
     char *label;                  /* the one file that was given; NULL: dir is what was */
@@ -25,6 +27,8 @@ struct sl_ck_priv {
     uint8_t *role;                /* enum sl_src_role of each tensor */
     const struct sl_header_watch *watch; /* while it is opened; NULL: none */
     bool mistral;                 /* in Mistral's own format */
+    const char *slow[SL_CK_SLOW]; /* expressions of config.json that needed too long for a name, and are not tried again; ... */
+    unsigned n_slow;              /* ... when there are so many, none is */
     struct cJSON *text;           /* config.json with the text model's entries; NULL: it has none apart */
 };
 

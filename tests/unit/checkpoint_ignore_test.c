@@ -37,9 +37,24 @@ static void plans_by_lists(void **state)
     }
 }
 
+/* Else as many expressions, each with as many steps as one may take, for as many names would take hours. */
+static void tries_slow_ones_once(void **state)
+{
+    static const char slow[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.weight", quick[] = "model.layers.1.mlp.up_proj.weight";
+    struct sl_error e = {.code = 0};
+    struct sl_checkpoint *ck;
+
+    maker_write(*state, "config.json", "{\"quantization_config\":{\"ignore\":[\"re:(?:(?:a+)+b|model)\",\"re:a*!\"]}}");
+    assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
+    assert_int_equal(sl_checkpoint_ignores(ck, quick, &e), 1);
+    assert_int_equal(sl_checkpoint_ignores(ck, slow, &e), 0);
+    assert_int_equal(sl_checkpoint_ignores(ck, quick, &e), 0);
+    sl_checkpoint_close(ck);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(plans_by_lists)};
+    const struct CMUnitTest tests[] = {TEST(plans_by_lists), TEST(tries_slow_ones_once)};
 
     return cmocka_run_group_tests_name("ignore", tests, NULL, NULL);
 }
