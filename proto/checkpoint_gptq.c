@@ -7,8 +7,10 @@
 #include "proto/cursor.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define QWEIGHT ".qweight"
 
@@ -46,10 +48,41 @@ static int check(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, 
     return 0;
 }
 
+/* Programs for GPTQ and AWQ have files of their own for what config.json is to tell, and old ones no other. */
+static int does_not_say(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, struct sl_error *e)
+{
+    static const struct { const char *name, *method; } own[] = {{"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}};
+    char path[4096];
+
+    sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config with quant_method 'gptq' or 'awq'; "
+            "is it of this model?", t->name);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (ck->dir && snprintf(path, sizeof path, "%s/%s", ck->dir, own[i].name) < (int)sizeof path && access(path, F_OK) == 0)
+            sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how, but %s does: give config.json its entries as "
+                    "quantization_config, with quant_method '%s'", t->name, own[i].name, own[i].method);
+    if (sl_ck_method_first(ck, e) == SL_EUNSUPPORTED)
+        return e->code;
+    return sl_ck_class_first(ck, e) == SL_EUNSUPPORTED ? sl_fail_context(e, "config.json") : e->code;
+}
+
+static int refuse_untold(const struct sl_checkpoint *ck, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < ck->n_tensors && ck->config; i++) {
+        const struct sl_src_tensor *t = &ck->tensors[i];
+        size_t n = sl_stem(t->name, QWEIGHT);
+
+        if (n && t->dtype == SL_DTYPE_I32 && sl_ck_find_joined(ck, t->name, n, ".qzeros") != SL_NO_TENSOR)
+            return does_not_say(ck, t, e);
+    }
+    return 0;
+}
+
 int sl_ck_take_gptq(struct sl_checkpoint *ck, struct sl_error *e)
 {
-    if (ck->is_gguf || ck->int_packing == SL_PACKED_ALONG)
+    if (ck->is_gguf)
         return 0;
+    if (ck->int_packing == SL_PACKED_ALONG)
+        return refuse_untold(ck, e);
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
         struct sl_src_tensor *t = &ck->tensors[i];
         size_t n = sl_stem(t->name, QWEIGHT);

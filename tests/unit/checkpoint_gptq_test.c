@@ -108,7 +108,6 @@ static void refuses(void **state)
         {{{QWEIGHT, SCALES, QZEROS, {"I32", "[8,8]"}}, NULL}, SL_ESOURCE, "'x.g_idx' is I32 of shape [8, 8]: expected I32 of [64]"},
         {{{QWEIGHT, SCALES, QZEROS, {"I32", "[]"}}, NULL}, SL_ESOURCE, "'x.g_idx' is I32 of shape []"},
     };
-    struct sl_checkpoint *ck;
 
     write_config(*state, 4, "");
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -121,9 +120,10 @@ static void refuses(void **state)
     unlink(in(*state, "best-of-all-00001-of-00002.safetensors"));
     maker_write(*state, "config.json", plain_config);
     write_parts(*state, "model.safetensors", &good);
-    ck = open_ok(*state); /* of a model it is no weight */
-    assert_int_equal(sl_checkpoint_find(ck, "x.weight"), SL_NO_TENSOR);
-    sl_checkpoint_close(ck);
+    refuse(*state, SL_ESOURCE, "'x.qweight' is packed, and config.json does not say how: expected a quantization_config with quant_method 'gptq' or 'awq'");
+    maker_write(*state, "quantize_config.json", "{\"bits\":4}");
+    refuse(*state, SL_ESOURCE, "config.json does not say how, but quantize_config.json does: give config.json its entries as quantization_config, with quant_method 'gptq'");
+    unlink(in(*state, "quantize_config.json"));
     write_config(*state, 2, "");
     refuse(*state, SL_EUNSUPPORTED, "config.json: the weights are packed by quant_method 'gptq' with bits 2 instead of 4 or 8, which is not supported");
 }
