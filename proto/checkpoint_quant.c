@@ -34,14 +34,25 @@ static const cJSON *group_weights(const cJSON *q)
 
 /* ---- FP8 and INT8 ---- */
 
-/* "weight_block_size"; compressed-tensors has it as "block_structure". */
+/* "weight_block_size"; compressed-tensors has it as "block_structure", in several groups of layers, of which those with
+ * blocks have the same. */
 static const cJSON *block_size(const cJSON *q, const char **name)
 {
-    const cJSON *weights = group_weights(q);
-    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, *name = "weight_block_size");
+    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, *name = "weight_block_size"), *group;
 
-    if ((!block || cJSON_IsNull(block)) && weights)
-        block = cJSON_GetObjectItemCaseSensitive(weights, *name = "block_structure");
+    if (block && !cJSON_IsNull(block))
+        return block;
+    *name = "block_structure";
+    block = NULL;
+    cJSON_ArrayForEach(group, cJSON_GetObjectItemCaseSensitive(q, "config_groups")) {
+        const cJSON *own = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(group, "weights"), *name);
+
+        if (!own || cJSON_IsNull(own))
+            continue;
+        if (block && !cJSON_Compare(block, own, true))
+            return NULL;
+        block = own;
+    }
     return block;
 }
 

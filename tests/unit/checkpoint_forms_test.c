@@ -4,6 +4,8 @@
 
 #define CT(format, weights, more) "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"" format "\"," \
                                   "\"config_groups\":{\"group_0\":{\"weights\":{" weights "}}}" more "}}"
+#define TWO(a, b) "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"naive-quantized\"," \
+                  "\"config_groups\":{\"group_0\":{\"weights\":{\"block_structure\":" a "}},\"group_1\":{\"weights\":{\"block_structure\":" b "}}}}}"
 #define MO(algo) "{\"quantization_config\":{\"quant_method\":\"modelopt\",\"quant_algo\":\"" algo "\"}}"
 #define GROUP(n) "\"strategy\":\"group\",\"group_size\":" n
 
@@ -26,6 +28,8 @@ static void blocks(void **state)
         {CT("int-quantized", GROUP("128"), ""), "I8", "BF16", "[256,2]", 1024, 256, 2, 1, 128},
         {CT("int-quantized", "\"strategy\":\"channel\",\"group_size\":null", ""), "I8", "F32", "[256,1]", 1024, 256, 1, 1, 256},
         {CT("float-quantized", "\"strategy\":\"block\",\"block_structure\":[128,128]", ""), "F8_E4M3", "BF16", "[2,2]", 8, 2, 2, 128, 128},
+        {TWO("null", "[128,64]"), "F8_E4M3", "BF16", "[2,4]", 16, 2, 4, 128, 64},
+        {TWO("[128,64]", "[128,64]"), "F8_E4M3", "BF16", "[256,1]", 512, 256, 1, 1, 256},
         {MO("MXFP8"), "F8_E4M3", "U8", "[256,8]", 2048, 256, 8, 1, 32},
         {MO("fp8_pb_wo"), "F8_E4M3", "F32", "[2,1,2,1]", 16, 2, 2, 128, 128},
         {MO("FP8"), "F8_E4M3", "F32", "[]", 4, 1, 1, 256, 256},
@@ -44,6 +48,9 @@ static void blocks(void **state)
         assert_true(s.rows == forms[i].rows && s.cols == forms[i].cols && s.block_rows == forms[i].block_rows && s.block_cols == forms[i].block_cols);
         sl_checkpoint_close(ck);
     }
+    maker_write(*state, "config.json", TWO("[128,64]", "[64,64]"));
+    write_two(*state, "x.weight", "F8_E4M3", "BF16", "[2,4]", 16);
+    refuse(*state, SL_ESOURCE, "does not fit 'x.weight' of shape [256, 256]: expected [1] or [256, 1]");
     maker_write(*state, "config.json", MO("FP8"));
     write_two(*state, "x.weight", "F8_E4M3", "F32", "[2,1,2,1]", 16);
     refuse(*state, SL_ESOURCE, "scale 'x.weight_scale' of shape [2, 1, 2, 1] does not fit 'x.weight' of shape [256, 256]");
