@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK 8192u
-
 struct job {
     const struct sl_unit_env *env;
     const struct sl_unit *u;
@@ -22,39 +20,6 @@ struct job {
     struct sl_source src[SL_UNIT_RUNS];
     struct sl_error *e;
 };
-
-static uint64_t scratch_floats(uint64_t longest_row)
-{
-    return longest_row > CHUNK ? longest_row : CHUNK;
-}
-
-uint64_t sl_scratch_bytes(const struct sl_needs *n)
-{
-    return (3 * scratch_floats(n->row) * sizeof(float) + 63) / 64 * 64 + SL_BANDS * n->band;
-}
-
-int sl_scratch_open(struct sl_scratch *s, const struct sl_needs *n, struct sl_error *e)
-{
-    uint64_t bytes = sl_scratch_bytes(n);
-
-    s->floats = scratch_floats(n->row);
-    s->x = aligned_alloc(64, bytes);
-    for (unsigned i = 0; i < SL_BANDS && s->x; i++)
-        s->band[i].data = (uint8_t *)s->x + bytes - (i + 1) * n->band;
-    if (!s->x)
-        return sl_fail(e, SL_EFAIL, "out of memory for a compute thread");
-    s->w = s->x + s->floats;
-    s->t = s->w + s->floats;
-    s->w_rows = 0;
-    s->zero_type = 0;
-    return 0;
-}
-
-void sl_scratch_close(struct sl_scratch *s)
-{
-    free(s->x);
-    s->x = NULL;
-}
 
 static const struct sl_src_tensor *tensor_of(const struct job *j, uint32_t run)
 {
@@ -489,12 +454,12 @@ static int repack(const struct job *j, uint8_t *out)
 
 static uint64_t chunk_of(const struct job *j)
 {
-    uint64_t row = j->t->ne[0], n = CHUNK;
+    uint64_t row = j->t->ne[0], n = SL_CHUNK;
 
     if (j->u->weighted)
-        n = row > CHUNK ? row : CHUNK / row * row;
+        n = row > SL_CHUNK ? row : SL_CHUNK / row * row;
     else if (j->u->mode == SL_UNIT_HEADS_K || j->u->mode == SL_UNIT_COLUMNS_K)
-        n = row > CHUNK ? CHUNK : CHUNK / row * row;
+        n = row > SL_CHUNK ? SL_CHUNK : SL_CHUNK / row * row;
     return n;
 }
 

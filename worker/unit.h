@@ -138,6 +138,7 @@ struct sl_needs {
 /* Effect: *n = what the plan needs. */
 void sl_unit_needs(const struct sl_unit_env *env, struct sl_needs *n);
 
+#define SL_CHUNK 8192u       /* weights that are converted at a time, where rows are not longer */
 #define SL_ZERO_BLOCK_MAX 512 /* bytes of the largest block of a type */
 
 /* Some rows of a run whose rows lie side by side, one after the other; two, since rows that are permuted come from two places. */
