@@ -166,8 +166,7 @@ static void attempts_are_those_set_last(void **state)
         ask(w, "set", id, ",\"attempts\":1", SL_M_DONE);
         if (i)
             restart(w);
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
         failed(w, 1, g, 7, "");
         assert_string_equal(state_of(w, C, id), "failed");
     }
@@ -228,8 +227,7 @@ static struct got next_is(struct world *w, uint32_t task)
 {
     struct got g = {0};
 
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     assert_int_equal(g.task, task);
     return g;
 }
@@ -244,8 +242,7 @@ static void a_retry_publishes(void **state)
     client(w, C);
     worker(w, 1);
     id = ready_job(w, C, 1, "a", 3, 3);
-    pull(w, 1, 3);
-    assert_int_equal(granted(w, 1, g, 8), 3);
+    takes(w, 1, 3, g, 3);
     for (int i = 0; i < 3; i++)
         result(w, 1, g[i]);
     result(w, 1, next_is(w, SL_TASK_STITCH));
@@ -276,16 +273,14 @@ static void ended_jobs_are_discarded(void **state)
     other = submit(w, C, "other", "");
     ask(w, "hold", other, "", SL_M_DONE);
     ask(w, "cancel", id, ",\"discard\":true", SL_M_DONE);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     assert_true(g.job == id && g.task == SL_TASK_DISCARD);
     result(w, 1, g);
     expect(w, 1, SL_M_ACK);
     ask(w, "forget", id, "", SL_M_DONE);
     /* One that failed, but not while somebody writes there again. */
     ask(w, "release", other, "", SL_M_DONE);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     failed(w, 1, g, 6, "");
     say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"o2\",\"specs\":[{\"source\":\"/src/m\",\"output\":\"/out\",\"prefix\":"
         "\"other\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}],\"hold\":true}");
@@ -323,15 +318,13 @@ static void a_failed_verification_alone_is_tried_again(void **state)
     client(w, C);
     worker(w, 1);
     id = submit(w, C, "a", ",\"verify\":true");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     prepared(w, 1, g, 2, 2);
     fail_for_good(w, SL_TASK_VERIFY, 7);
     assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
     ask(w, "retry", id, "", SL_M_DONE);
     assert_string_equal(sl_get_str(shown(w, id), "state"), "verifying");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     assert_true(g.task == SL_TASK_VERIFY);
     result(w, 1, g);
     expect(w, 1, SL_M_ACK);
@@ -417,11 +410,9 @@ static void cancelling_takes_tasks_back(void **state)
     worker(w, 1);
     worker(w, 2);
     ready_job(w, C, 1, "a", 8, 4);
-    pull(w, 1, 2);
-    assert_int_equal(granted(w, 1, g, 3), 2);
+    takes(w, 1, 2, g, 2);
     submit(w, C, "b", ",\"priority\":60");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &other, 1), 1);
+    takes(w, 1, 1, &other, 1);
     assert_int_equal(other.job, 2);
     changes(w, C, "cancel", 1);
     t = expect(w, 1, SL_M_REVOKE);
@@ -440,11 +431,9 @@ static void cancelling_takes_tasks_back(void **state)
     expect(w, 1, SL_M_NACK);
     prepared(w, 1, other, 6, 3);
     /* So it is when its files are to go, and with a prepare when they are to stay. */
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 1), 1);
+    takes(w, 1, 1, g, 1);
     submit(w, C, "c", ",\"priority\":70");
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, &other, 1), 1);
+    takes(w, 2, 1, &other, 1);
     assert_true(other.job == 3 && other.task == SL_TASK_PREPARE);
     say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[2],\"discard\":true}");
     assert_int_equal(sl_get_uint(expect(w, 1, SL_M_REVOKE), "job", 0), 2);
@@ -489,8 +478,7 @@ static void what_was_cancelled_is_discarded_later(void **state)
             world_start(w);
             client(w, C);
             worker(w, 1);
-            pull(w, 1, 1);
-            assert_int_equal(granted(w, 1, &g, 1), 1);
+            takes(w, 1, 1, &g, 1);
             assert_true(g.task == SL_TASK_DISCARD);
         }
         if (i == 2)
@@ -530,16 +518,14 @@ static void results_that_cannot_be_are_refused(void **state)
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         uint64_t id = submit(w, C, bad[i].key, ",\"attempts\":1");
 
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
         say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":65536,\"epoch\":%llu,\"bytes\":0%s}", (unsigned long long)g.job,
             (unsigned long long)g.epoch, bad[i].more);
         assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_NACK), "text"), bad[i].why));
         assert_string_equal(state_of(w, C, id), "failed");
     }
     ready_job(w, C, 1, "g", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":0,\"epoch\":%llu,\"bytes\":100}", (unsigned long long)g.job,
         (unsigned long long)g.epoch);
     assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_NACK), "text"), "field 'checksum' is missing"));

@@ -105,8 +105,7 @@ static void grants_leave_and_results_wait(void **state)
     unsigned left = 0;
 
     begin(w);
-    pull(w, 1, 2);
-    assert_int_equal(granted(w, 1, g, 8), 2);
+    takes(w, 1, 2, g, 2);
     result(w, 1, g[0]);
     assert_null(heard(w, 1, SL_M_ACK));
     commit_ends(w);
@@ -134,12 +133,10 @@ static void a_grant_waits_for_what_it_rests_on(void **state)
     begin(w);
     commit_ends(w);
     expect(w, C, SL_M_SUBMITTED);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     say(w, 1, "{\"v\":3,\"m\":\"giveback\",\"job\":1,\"task\":%u,\"epoch\":%llu}", (unsigned)g.task,
         (unsigned long long)g.epoch);
-    pull(w, 2, 6);
-    assert_int_equal(granted(w, 2, again, 8), 5);
+    takes(w, 2, 6, again, 5);
     commit_ends(w);
     expect(w, 1, SL_M_ACK);
     assert_int_equal(granted(w, 2, again, 8), 0);
@@ -172,8 +169,7 @@ static void a_hello_keeps_its_place(void **state)
     expect(w, C, SL_M_SUBMITTED);
     w->slow = true;
     submit_slowly(w, "c");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, (struct got[2]){{0}}, 2), 2);
+    takes(w, 1, 1, (struct got[2]){{0}}, 2);
 }
 
 static void time_passes_after_the_commit(void **state)
@@ -182,8 +178,7 @@ static void time_passes_after_the_commit(void **state)
     struct got g = {0};
 
     begin(w);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     w->now.run_ms += 11000;
     say(w, 1, "{\"v\":3,\"m\":\"pong\",\"n\":0}");
     assert_int_equal(sl_coord_tick(w->c, w->now, &w->e), 0);
@@ -202,8 +197,7 @@ static void a_commit_that_fails_is_as_if_nothing_was_said(void **state)
     char held[300];
 
     begin(w);
-    pull(w, 1, 2);
-    assert_int_equal(granted(w, 1, g, 2), 2);
+    takes(w, 1, 2, g, 2);
     result(w, 1, g[0]);
     disk.over = disk.broken = true;
     assert_int_equal(sl_coord_flush(w->c, w->now, &w->e), SL_ENOSPACE);

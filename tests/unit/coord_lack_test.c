@@ -46,8 +46,7 @@ static void others_go_on_without_them(void **state)
     id = submit(w, C, "a", ",\"attempts\":1");
     assert_int_equal(pulled(w, 4, &g, 1), 1);
     prepared(w, 4, g, 6, 3);
-    pull(w, 1, 2);
-    assert_int_equal(granted(w, 1, two, 2), 2);
+    takes(w, 1, 2, two, 2);
     failed(w, 1, two[0], LACKS, "");
     failed_late(w, 1, two[1]);
     for (unsigned v = 2; v <= 3; v++) {
@@ -120,8 +119,7 @@ static void too_little_memory_is_another_workers_task(void **state)
     worker(w, 1);
     worker(w, 2);
     id = ready_job(w, C, 2, "a", 6, 3);
-    pull(w, 1, 2);
-    assert_int_equal(granted(w, 1, two, 2), 2);
+    takes(w, 1, 2, two, 2);
     failed(w, 1, two[0], 2, "");
     failed_late(w, 1, two[1]);
     assert_int_equal(pulled(w, 1, &g, 1), 0);
@@ -232,8 +230,7 @@ static void a_sweep_goes_on_by_folders(void **state)
     t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
     for (unsigned i = 0; i < 2; i++)
         id[i] = (uint64_t)cJSON_GetArrayItem(t, (int)i)->valuedouble;
-    pull(w, 2, 2);
-    assert_int_equal(granted(w, 2, g, 2), 2);
+    takes(w, 2, 2, g, 2);
     for (unsigned i = 0; i < 2; i++)
         prepared(w, 2, g[i], 6, 3);
     assert_int_equal(pulled(w, 1, g, 2), 2); /* one place of the source for both */

@@ -99,10 +99,8 @@ static void a_worker_is_lost_once(void **state)
     worker(w, 1);
     worker(w, 2);
     id = ready_job(w, C, 1, "a", LOSSES, LOSSES);
-    pull(w, 2, LOSSES - 1);
-    assert_int_equal(granted(w, 2, g, 8), LOSSES - 1);
-    pull(w, 1, LOSSES);
-    assert_int_equal(granted(w, 1, own, 1), 1);
+    takes(w, 2, LOSSES - 1, g, LOSSES - 1);
+    takes(w, 1, LOSSES, own, 1);
     for (unsigned i = 0; i < LOSSES - 1; i++) {
         later(w, 1000, (const unsigned[]){C, 2}, 2);
         say(w, 2, "{\"v\":3,\"m\":\"giveback\",\"job\":1,\"task\":%llu,\"epoch\":%llu}", (unsigned long long)g[i].task,
@@ -189,8 +187,7 @@ static uint64_t to_stitch(struct world *w, unsigned client, unsigned p, const ch
     uint64_t id = ready_job(w, client, p, key, 1, 1);
     struct got g[8];
 
-    pull(w, p, 1);
-    assert_int_equal(granted(w, p, g, 8), 1);
+    takes(w, p, 1, g, 1);
     result(w, p, g[0]);
     return id;
 }
@@ -216,8 +213,7 @@ static void what_takes_long_stands_in_nobodys_way(void **state)
     again(w);
     worker(w, 1);
     a = to_stitch(w, C, 1, "a");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     assert_int_equal(g[0].task, SL_TASK_STITCH);
     pass_lease(w);
     worker(w, 2);
@@ -244,8 +240,7 @@ static void what_takes_long_stands_in_nobodys_way(void **state)
     worker(w, 4);
     say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
     to_stitch(w, C, 4, "c");
-    pull(w, 4, 1);
-    assert_int_equal(granted(w, 4, g, 8), 1);
+    takes(w, 4, 1, g, 1);
     assert_int_equal(g[0].task, SL_TASK_STITCH);
     say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[1,2]}");
     pull(w, 4, 3);
@@ -278,8 +273,7 @@ static void a_gpu_that_fails_counts_too(void **state)
     gpu_worker(w, 1, "cuda:0");
     id = ready_job(w, C, 1, "a", 1, 1);
     for (unsigned n = 1; n <= LOSSES; n++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, g, 8), 1);
+        takes(w, 1, 1, g, 1);
         assert_string_equal(state_of(w, C, id), "running");
         gpu_fails(w, 1, g[0]);
         gpu_worker(w, 1, "cuda:0");
@@ -292,8 +286,7 @@ static void a_gpu_that_fails_counts_too(void **state)
                         "see its log, then 'sluice retry 1' goes on (1 of 1 tasks failed, 'sluice show 1' lists why)");
     say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     gpu_fails(w, 1, g[0]);
     gpu_worker(w, 2, "cpu");
     gpu_worker(w, 3, "cuda:0");
@@ -308,8 +301,7 @@ static void a_gpu_that_fails_counts_too(void **state)
     pull(w, 3, 1);
     assert_int_equal(granted(w, 1, g, 8) + granted(w, 3, g, 8), 0);
     assert_string_equal(state_of(w, C, id), "running: GPUs failed at what is left of it: waits for a worker without one");
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, g, 8), 1);
+    takes(w, 2, 1, g, 1);
     say(w, 2, "{\"v\":3,\"m\":\"bye\"}"); /* none is there any more */
     assert_int_equal(granted(w, 1, g, 8) + granted(w, 3, g, 8), 1);
 }
@@ -324,16 +316,14 @@ static void what_gpus_failed_at_waits_for_no_stitch(void **state)
     again(w);
     gpu_worker(w, 6, "cpu");
     to_stitch(w, C, 6, "a");
-    pull(w, 6, 1);
-    assert_int_equal(granted(w, 6, g, 8), 1);
+    takes(w, 6, 1, g, 1);
     assert_int_equal(g[0].task, SL_TASK_STITCH);
     gpu_worker(w, 3, "cuda:0");
     id = ready_job(w, C, 3, "b", 1, 1);
     for (unsigned p = 3; p < 5; p++) {
         gpu_worker(w, p, "cuda:0");
         later(w, p == 3 ? 0 : 1500, (const unsigned[]){C, 6, p}, 3);
-        pull(w, p, 1);
-        assert_int_equal(granted(w, p, g, 8), 1);
+        takes(w, p, 1, g, 1);
         assert_true(g[0].job == id);
         gpu_fails(w, p, g[0]);
     }
@@ -355,13 +345,11 @@ static void a_gpu_that_failed_before_is_forgotten(void **state)
     again(w);
     gpu_worker(w, 1, "cuda:0");
     id = ready_job(w, C, 1, "a", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     gpu_fails(w, 1, g[0]);
     worker(w, 2);
     later(w, 1500, (const unsigned[]){C, 2}, 2);
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, g, 8), 1);
+    takes(w, 2, 1, g, 1);
     failed(w, 2, g[0], 1, "");
     say(w, 2, "{\"v\":3,\"m\":\"bye\"}");
     later(w, 1500, (const unsigned[]){C}, 1);
@@ -371,8 +359,7 @@ static void a_gpu_that_failed_before_is_forgotten(void **state)
     }
     gpu_worker(w, 5, "cpu");
     gpu_worker(w, 6, "cuda:0");
-    pull(w, 6, 1);
-    assert_int_equal(granted(w, 6, g, 8), 1);
+    takes(w, 6, 1, g, 1);
 }
 
 /* A GPU that fails at whatever it gets: no sooner than lost workers would it end the job. */
@@ -410,14 +397,12 @@ static void what_was_lost_waits_for_what_takes_long(void **state)
     again(w);
     worker(w, 1);
     a = ready_job(w, C, 1, "a", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     pass_lease(w);
     say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
     worker(w, 2);
     c = to_stitch(w, C, 2, "c");
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, g, 8), 1);
+    takes(w, 2, 1, g, 1);
     assert_true(g[0].job == c && g[0].task == SL_TASK_STITCH);
     b = ready_job(w, C, 2, "b", 5, 5);
     say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[1]}");
@@ -449,18 +434,15 @@ static void what_was_lost_goes_alone_in_a_sweep(void **state)
     for (unsigned i = 0; i < 2; i++)
         snprintf(spec[i], sizeof spec[i], world_spec, "m", i ? "b" : "a");
     say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"s\",\"specs\":[%s,%s]}", spec[0], spec[1]);
-    pull(w, 1, 2);
-    assert_int_equal(granted(w, 1, g, 8), 2);
+    takes(w, 1, 2, g, 2);
     prepared(w, 1, g[0], 2, 2);
     prepared(w, 1, g[1], 2, 2);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 2);
+    takes(w, 1, 1, g, 2);
     assert_true(g[0].task == g[1].task);
     failed(w, 1, g[0], 1, "");
     pass_lease(w);
     worker(w, 2);
-    pull(w, 2, 4);
-    assert_int_equal(granted(w, 2, g, 8), 3);
+    takes(w, 2, 4, g, 3);
     for (unsigned i = 0; i < 3; i++)
         result(w, 2, g[i]);
     pull(w, 2, 4);

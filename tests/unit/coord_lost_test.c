@@ -34,8 +34,7 @@ static struct got take_until(struct world *w, unsigned p, uint64_t task, unsigne
     struct got g[8];
 
     while (most--) {
-        pull(w, p, 4);
-        assert_int_equal(granted(w, p, g, 8), 1);
+        takes(w, p, 4, g, 1);
         if (g[0].task == task)
             return g[0];
         result(w, p, g[0]);
@@ -122,13 +121,11 @@ static void who_stands_still_is_not_gone(void **state)
     worker(w, 1);
     id = ready_job(w, C, 1, "a", 1, 1);
     for (unsigned n = 0; n < 3 * LOSSES; n++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, g, 8), 1);
+        takes(w, 1, 1, g, 1);
         later(w, 11000, (const unsigned[]){C, 1}, 2);
         assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, 1, SL_M_REVOKE), "tasks")), 1);
     }
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     assert_string_equal(state_of(w, C, id), "running");
 }
 
@@ -144,8 +141,7 @@ static void a_restart_counts_nobody(void **state)
     for (unsigned n = 0; n < 3 * LOSSES; n++) {
         if (n)
             worker(w, 1);
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, g, 8), 1);
+        takes(w, 1, 1, g, 1);
         again(w); /* and the worker does not come back to this one */
         pass_lease(w);
     }
@@ -162,14 +158,12 @@ static void nothing_goes_beside_it(void **state)
     again(w);
     worker(w, 1);
     a = ready_job(w, C, 1, "a", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     pass_lease(w);
     say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
     worker(w, 2);
     b = ready_job(w, C, 2, "b", 20, 20);
-    pull(w, 2, 3);
-    assert_int_equal(granted(w, 2, g, 8), 3);
+    takes(w, 2, 3, g, 3);
     say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[1]}");
     for (unsigned i = 0; i < 3; i++) {
         pull(w, 2, 3);
@@ -199,8 +193,7 @@ static void a_jobs_own_tasks_count_too(void **state)
     id = submit(w, C, "a", "");
     for (unsigned p = 1; p <= LOSSES; p++) {
         worker(w, p);
-        pull(w, p, 1);
-        assert_int_equal(granted(w, p, g, 8), 1);
+        takes(w, p, 1, g, 1);
         assert_int_equal(g[0].task, SL_TASK_PREPARE);
         pass_lease(w);
     }
@@ -233,8 +226,7 @@ static void a_removal_ends(void **state)
         assert_string_equal(error_of(w, 1), "cancelled by u");
         for (unsigned p = 1; p <= LOSSES; p++) {
             worker(w, p);
-            pull(w, p, 1);
-            assert_int_equal(granted(w, p, g, 8), 1);
+            takes(w, p, 1, g, 1);
             assert_int_equal(g[0].task, SL_TASK_DISCARD);
             assert_false(is_forgotten(w));
             pass_lease(w);
@@ -262,8 +254,7 @@ static void without_a_limit_it_goes_round(void **state)
     worker(w, 1);
     id = ready_job(w, C, 1, "a", 1, 1);
     for (unsigned n = 0; n < 30; n++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, g, 8), 1);
+        takes(w, 1, 1, g, 1);
         pass_lease(w);
         worker(w, 1);
     }

@@ -32,8 +32,7 @@ static void a_later_verification_changes_no_end(void **state)
         }
         assert_int_equal(strncmp(state_of(w, C, 1), "verifying", 9), 0);
         assert_true(shown(w, "ended") == ended);
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
         assert_int_equal(g.task, SL_TASK_VERIFY);
         if (i < 2) {
             result(w, 1, g);
@@ -60,8 +59,7 @@ static void a_job_tells_its_times_and_workers(void **state)
     worker(w, 1);
     submit(w, C, "a", "");
     w->now.wall_ms += 1000;
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     w->now.wall_ms += 1000;
     prepared(w, 1, g, 1, 1);
     run_all(w, 1);
@@ -90,15 +88,13 @@ static void a_worker_is_at_what_it_holds(void **state)
     client(w, C);
     worker(w, 1);
     ready_job(w, C, 1, "a", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":1,\"rate\":5,\"tensor\":\"old\",\"tasks\":[{\"job\":1,\"task\":0,\"epoch\":%llu,"
         "\"bytes\":1}]}", (unsigned long long)g.epoch);
     assert_string_equal(sl_get_str(shown_worker(w), "tensor"), "old");
     assert_int_equal(shown(w, "rate"), 5);
     submit(w, C, "b", ",\"priority\":51");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &next, 1), 1);
+    takes(w, 1, 1, &next, 1);
     assert_int_equal(sl_get_uint(shown_worker(w), "job", 0), 1);
     result(w, 1, g);
     pull(w, 1, 0);

@@ -17,20 +17,17 @@ static void shards_stay_together(void **state)
     ready_job(w, C, 1, "a", 40, 10);
     for (unsigned step = 0; step < 10; step++)
         for (unsigned v = 1; v <= 2; v++) {
-            pull(w, v, 1);
-            assert_int_equal(granted(w, v, g, 8), 1);
+            takes(w, v, 1, g, 1);
             assert_int_equal(g[0].task, (v - 1) * 10 + step); /* each its own shard, in sequence */
             result(w, v, g[0]);
             expect(w, v, SL_M_ACK);
         }
     /* At the end the largest goes first (task numbers are sizes here). */
     for (unsigned step = 0; step < 16; step++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, g, 8), 1);
+        takes(w, 1, 1, g, 1);
         result(w, 1, g[0]);
     }
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     assert_int_equal(g[0].task, 39);
 }
 
@@ -45,17 +42,14 @@ static void jobs_share_by_priority(void **state)
     worker(w, 1);
     a = ready_job(w, C, 1, "a", 60, 10);
     b = submit(w, C, "b", ",\"priority\":60");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     while (g.task != SL_TASK_PREPARE) {
         result(w, 1, g);
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
     }
     prepared(w, 1, g, 60, 10);
     for (unsigned i = 0; i < 30; i++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
         n[g.job == a ? 0 : g.job == b ? 1 : 2]++;
         result(w, 1, g);
     }
@@ -94,8 +88,7 @@ static void jobs_wait_for_others(void **state)
     say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "still to remove its files"));
     failed(w, 1, g, 1, "");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     assert_true(g.job == a && g.task == SL_TASK_DISCARD);
     result(w, 1, g);
     say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)c);
@@ -116,8 +109,7 @@ static void a_job_waits_for_busy_workers(void **state)
     client(w, C);
     worker(w, 1);
     a = submit(w, C, "a", "");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 4), 1);
+    takes(w, 1, 1, g, 1);
     b = submit(w, C, "b", "");
     assert_string_equal(state_of(w, C, b), "queued: waits for its turn behind job 1");
     say(w, C, "{\"v\":3,\"m\":\"set\",\"jobs\":[%llu],\"priority\":51}", (unsigned long long)b);
@@ -133,8 +125,7 @@ static void does(struct world *w, uint64_t of, unsigned n)
     struct got g;
 
     while (n--) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
         assert_true(g.job == of && g.task < SL_TASKS_MAX);
         result(w, 1, g);
         expect(w, 1, SL_M_ACK);
@@ -145,8 +136,7 @@ static struct got prepares(struct world *w, unsigned v, uint64_t of)
 {
     struct got g[2] = {{0}};
 
-    pull(w, v, 1);
-    assert_int_equal(granted(w, v, g, 2), 1);
+    takes(w, v, 1, g, 1);
     assert_true(g[0].job == of && g[0].task == SL_TASK_PREPARE);
     return g[0];
 }
@@ -172,8 +162,7 @@ static void jobs_of_a_line_begin_one_after_another(void **state)
     does(w, a, 6);
     /* Four are ready, two for each worker: the next is prepared in time. */
     p = prepares(w, 1, b);
-    pull(w, 2, 8);
-    assert_int_equal(granted(w, 2, g, 8), 4);
+    takes(w, 2, 8, g, 4);
     assert_true(g[3].job == a && g[3].task < SL_TASKS_MAX);
     pull(w, 2, 0);
     prepared(w, 1, p, 10, 10);
@@ -271,8 +260,7 @@ static void nobody_is_idle_for_a_line(void **state)
     /* Ten tasks that failed wait to be tried again: so the next is prepared. */
     prepared(w, 1, p, 10, 10);
     for (unsigned i = 0; i < 10; i++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, g, 16), 1);
+        takes(w, 1, 1, g, 1);
         assert_true(g[0].job == a && g[0].task < SL_TASKS_MAX);
         failed(w, 1, g[0], 1, "");
     }
@@ -295,8 +283,7 @@ static void a_sweep_stands_in_its_line_once(void **state)
     say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
     expect(w, C, SL_M_SUBMITTED);
     next = submit(w, C, "z", "");
-    pull(w, 1, 4);
-    assert_int_equal(granted(w, 1, g, 4), 2);
+    takes(w, 1, 4, g, 2);
     assert_true(g[0].job != next && g[1].job != next);
     prepared(w, 1, g[0], 8, 4);
     assert_int_equal(granted(w, 1, g + 2, 2), 0);
@@ -380,8 +367,7 @@ static void another_worker_first(void **state)
     client(w, C);
     worker(w, 1);
     ready_job(w, C, 1, "a", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     failed(w, 1, g, 1, "");
     pull(w, 1, 1);
     later(w, 500, alone, 2);
@@ -399,8 +385,7 @@ static void another_worker_first(void **state)
     pull(w, 1, 1);
     later(w, 4000, both, 3);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, &g, 1), 1);
+    takes(w, 2, 1, &g, 1);
 }
 
 static void a_grant_costs_no_more_than_a_walk(void **state)
@@ -463,16 +448,14 @@ static void sums_stay_within_their_fields(void **state)
     worker(w, 2);
     for (unsigned i = 0; i < 2; i++) {
         submit(w, C, i ? "b" : "a", "");
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, g, 1), 1);
+        takes(w, 1, 1, g, 1);
         say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":65536,\"epoch\":%llu,\"bytes\":0,\"plan\":"
             "{\"fingerprint\":\"000102030405060708090a0b0c0d0e0f\",\"source\":\"s\",\"recipe\":\"r\",\"options\":\"o\","
             "\"version\":\"1\",\"file_bytes\":7,\"src_bytes\":[499999999999999,499999999999999],"
             "\"out_bytes\":[100,100],\"shard\":[0,1]}}", (unsigned long long)g->job, (unsigned long long)g->epoch);
         expect(w, 1, SL_M_ACK);
         for (unsigned p = 1; p <= 2; p++) {
-            pull(w, i ? 1 : p, 1);
-            assert_int_equal(granted(w, i ? 1 : p, &g[p - 1], 1), 1);
+            takes(w, i ? 1 : p, 1, &g[p - 1], 1);
             say(w, i ? 1 : p, "{\"v\":3,\"m\":\"progress\",\"bytes\":1,\"rate\":999999999999999,\"tasks\":"
                 "[{\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"bytes\":1}]}", (unsigned long long)g[p - 1].job,
                 (unsigned long long)g[p - 1].task, (unsigned long long)g[p - 1].epoch);
@@ -509,8 +492,7 @@ static void what_another_release_does_not_know_is_tried_again(void **state)
         expect(w, p, SL_M_WELCOME);
     }
     id = submit(w, C, "a", "");
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, &g, 1), 1);
+    takes(w, 2, 1, &g, 1);
     failed(w, 2, g, 6, "");
     assert_string_equal(state_of(w, C, id), "running: a task failed; tried again in 1 s");
     say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
@@ -519,8 +501,7 @@ static void what_another_release_does_not_know_is_tried_again(void **state)
     worker(w, 1);
     later(w, 2000, alive, 4);
     for (unsigned p = 3; p >= 1; p--) {
-        pull(w, p, 1);
-        assert_int_equal(granted(w, p, &g, 1), p == 1);
+        takes(w, p, 1, &g, p == 1);
     }
     failed(w, 1, g, 6, ""); /* the daemon's own release knows */
     assert_string_equal(state_of(w, C, id), "failed");
@@ -540,19 +521,16 @@ static void workers_of_one_name_do_not_wait_for_each_other(void **state)
         expect(w, p, SL_M_WELCOME);
     }
     submit(w, C, "a", "");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     failed(w, 1, g, 7, "");
     later(w, 2000, alive, 4);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     failed(w, 1, g, 7, "");
     worker(w, 3); /* another name: it comes first */
     later(w, 3000, alive, 4);
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    pull(w, 3, 1);
-    assert_int_equal(granted(w, 3, &g, 1), 1);
+    takes(w, 3, 1, &g, 1);
 }
 
 int main(void)

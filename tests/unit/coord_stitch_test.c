@@ -13,8 +13,7 @@ static void a_stitch_is_told_all_checksums(void **state)
     worker(w, 1);
     ready_job(w, C, 1, "a", 4, 4);
     for (unsigned i = 0; i < 4; i++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
         assert_true(g.task < 4);
         snprintf(sums, sizeof sums, "%016llx", 0xfedcba9876543210ull + g.task);
         say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,\"checksum\":\"%s\"}",
@@ -48,15 +47,13 @@ static void a_release_goes_on_at_the_same_step(void **state)
     for (unsigned i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         struct got g = {0}, again = {0};
 
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
         assert_true(g.task == steps[i]);
         changes(w, C, "hold", id);
         pull(w, 1, 1);
         assert_int_equal(granted(w, 1, &again, 1), 0);
         changes(w, C, "release", id);
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &again, 1), 1);
+        takes(w, 1, 1, &again, 1);
         assert_true(again.task == steps[i] && again.epoch > g.epoch);
         if (again.task == SL_TASK_PREPARE) {
             prepared(w, 1, again, 1, 1);

@@ -15,8 +15,7 @@ static void a_sweep_reads_its_source_once(void **state)
     say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
     t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
     assert_int_equal(cJSON_GetArraySize(t), 2);
-    pull(w, 1, 4);
-    assert_int_equal(granted(w, 1, g, 4), 2);
+    takes(w, 1, 4, g, 2);
     prepared(w, 1, g[0], 8, 4);
     pull(w, 1, 4); /* nothing before both are planned */
     assert_int_equal(granted(w, 1, g + 2, 2), 0);

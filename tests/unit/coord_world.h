@@ -235,6 +235,16 @@ static inline void pull(struct world *w, unsigned p, unsigned want)
     say(w, p, "{\"v\":3,\"m\":\"pull\",\"want\":%u}", want);
 }
 
+/* Asks for so many tasks, and is granted n at once. */
+static inline void takes(struct world *w, unsigned p, unsigned want, struct got *g, unsigned n)
+{
+    struct got all[SL_HELD_MAX];
+
+    pull(w, p, want);
+    assert_int_equal(granted(w, p, all, SL_HELD_MAX), n);
+    memcpy(g, all, n * sizeof *g);
+}
+
 /* A plan of n tasks, `per` in each shard, 1000 + task bytes each. */
 static inline void prepared(struct world *w, unsigned p, struct got g, unsigned n, unsigned per)
 {
@@ -283,8 +293,7 @@ static inline uint64_t ready_job(struct world *w, unsigned p, unsigned v, const 
     uint64_t id = submit(w, p, key, "");
     struct got g = {0};
 
-    pull(w, v, 1);
-    assert_int_equal(granted(w, v, &g, 1), 1);
+    takes(w, v, 1, &g, 1);
     assert_true(g.job == id && g.task == SL_TASK_PREPARE);
     prepared(w, v, g, n, per);
     return id;

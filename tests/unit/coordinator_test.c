@@ -53,15 +53,13 @@ static void a_late_result_is_refused_and_harmless(void **state)
     worker(w, 1);
     worker(w, 2);
     ready_job(w, C, 1, "a", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &late, 1), 1);
+    takes(w, 1, 1, &late, 1);
     /* Stopped: it talks (or not), but nothing moves. */
     later(w, 9000, both, 3);
     assert_null(heard(w, 1, SL_M_REVOKE));
     later(w, 2000, both, 3);
     expect(w, 1, SL_M_REVOKE);
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, &again, 1), 1);
+    takes(w, 2, 1, &again, 1);
     assert_true(again.task == late.task && again.epoch > late.epoch);
     result(w, 1, late);
     expect(w, 1, SL_M_NACK);
@@ -81,8 +79,7 @@ static void progress_keeps_a_lease(void **state)
     client(w, C);
     worker(w, 1);
     ready_job(w, C, 1, "a", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     for (unsigned i = 1; i < 8; i++) {
         later(w, 8000, alive, 2);
         say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[]}", i);
@@ -153,8 +150,7 @@ static void a_sleep_keeps_leases(void **state)
     client(w, C);
     worker(w, 1);
     ready_job(w, C, 1, "a", 4, 2);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     w->now.run_ms += 60000;
     sl_coord_woke(w->c, w->now);
     assert_int_equal(sl_coord_tick(w->c, w->now, &w->e), 0);
@@ -172,8 +168,7 @@ static void a_restart_keeps_leases(void **state)
     client(w, C);
     worker(w, 1);
     ready_job(w, C, 1, "a", 4, 2);
-    pull(w, 1, 2);
-    assert_int_equal(granted(w, 1, g, 2), 2);
+    takes(w, 1, 2, g, 2);
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     w->now.run_ms = 5; /* a reboot */
@@ -210,15 +205,13 @@ static void a_grant_ahead_of_the_disk(void **state)
     worker(w, 1);
     worker(w, 2);
     ready_job(w, C, 1, "a", 12, 6);
-    pull(w, 1, 3);
-    assert_int_equal(granted(w, 1, g, 3), 3);
+    takes(w, 1, 3, g, 3);
     assert_true(sl_queue_uncommitted(w->q)); /* the grants have left, the leases are not on disk */
     world_stop(w);
     world_start(w);
     /* Another one gets the first of them before the holder is back. */
     worker(w, 2);
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, again, 4), 1);
+    takes(w, 2, 1, again, 1);
     assert_true(again[0].task == g[0].task && again[0].epoch > g[0].epoch + 1000);
     snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":%u,\"epoch\":%llu}]",
              (unsigned)g[0].task, (unsigned long long)g[0].epoch, (unsigned)g[1].task, (unsigned long long)g[1].epoch);
@@ -260,8 +253,7 @@ static void an_instance_belongs_to_its_user(void **state)
     w->user[1] = "uid:7";
     worker(w, 1);
     ready_job(w, C, 1, "a", 2, 2);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     world_start(w);
@@ -322,8 +314,7 @@ static void failures_quarantine_and_retry_does_the_rest(void **state)
     assert_int_equal(cJSON_GetArraySize(sl_get(t, "failures")), 3);
     assert_string_equal(sl_get_str(t, "map"), "ddqdd");
     changes(w, C, "retry", id);
-    pull(w, 1, 8);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 8, g, 1);
     assert_true(g[0].task == 2);
     result(w, 1, g[0]);
     run_all(w, 1);
@@ -339,8 +330,7 @@ static void what_cannot_work_fails_at_once(void **state)
     client(w, C);
     worker(w, 1);
     id = submit(w, C, "a", "");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     failed(w, 1, g, 6, "");
     assert_string_equal(state_of(w, C, id), "failed");
     /* Bytes that are wrong stay so; a disk that cannot be read may be back. */
@@ -348,8 +338,7 @@ static void what_cannot_work_fails_at_once(void **state)
     run_all(w, 1);
     for (int code = 8; code; code = code == 8 ? 1 : 0) {
         say(w, C, "{\"v\":3,\"m\":\"verify\",\"job\":%llu}", (unsigned long long)id);
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
+        takes(w, 1, 1, &g, 1);
         assert_true(g.job == id && g.task == SL_TASK_VERIFY);
         failed(w, 1, g, code, "");
         assert_memory_equal(state_of(w, C, id), code == 8 ? "failed" : "verifying", 6);
@@ -369,8 +358,7 @@ static void bad_bytes_are_made_again(void **state)
     client(w, C);
     worker(w, 1);
     id = ready_job(w, C, 1, "a", 3, 3);
-    pull(w, 1, 3);
-    assert_int_equal(granted(w, 1, g, 8), 3);
+    takes(w, 1, 3, g, 3);
     /* The size is held against the plan. */
     say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":99,"
         "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned long long)g[0].epoch);
@@ -378,18 +366,15 @@ static void bad_bytes_are_made_again(void **state)
     later(w, 2000, (unsigned[]){1, C}, 2);
     for (int i = 1; i < 3; i++)
         result(w, 1, g[i]);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     result(w, 1, g[0]);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 1, g, 1);
     assert_true(g[0].task == SL_TASK_STITCH);
     assert_string_equal(state_of(w, C, id), "stitching");
     /* A number that no task has (2^32, 0 in its low half) names none. */
     failed(w, 1, g[0], 8, ",\"bad\":[1,4294967296]");
     assert_string_equal(state_of(w, C, id), "running: waits until a worker asks for work");
-    pull(w, 1, 4);
-    assert_int_equal(granted(w, 1, g, 8), 1);
+    takes(w, 1, 4, g, 1);
     assert_true(g[0].task == 1);
     result(w, 1, g[0]);
     run_all(w, 1);
@@ -407,8 +392,7 @@ static void draining_and_leaving(void **state)
     worker(w, 1);
     worker(w, 2);
     ready_job(w, C, 1, "a", 8, 4);
-    pull(w, 1, 2);
-    assert_int_equal(granted(w, 1, g, 4), 2);
+    takes(w, 1, 2, g, 2);
     say(w, C, "{\"v\":3,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
     expect(w, 1, SL_M_DRAIN);
     pull(w, 1, 2);
@@ -416,8 +400,7 @@ static void draining_and_leaving(void **state)
     result(w, 1, g[0]);
     expect(w, 1, SL_M_ACK);
     say(w, 1, "{\"v\":3,\"m\":\"bye\"}"); /* with a task in hand: it goes back at once */
-    pull(w, 2, 1);
-    assert_int_equal(granted(w, 2, g + 2, 2), 1);
+    takes(w, 2, 1, g + 2, 1);
     say(w, C, "{\"v\":3,\"m\":\"workers\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")), 1 + 1);
     later(w, 1000, (unsigned[]){2, C}, 2);
@@ -541,8 +524,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
     client(w, C);
     worker(w, 1);
     ready_job(w, C, 1, "a", 3, 3);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
+    takes(w, 1, 1, &g, 1);
     signal(SIGXFSZ, SIG_IGN);
     getrlimit(RLIMIT_FSIZE, &old);
     none = old;
