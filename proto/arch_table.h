@@ -19,8 +19,8 @@
 struct cJSON;
 
 /* What a config says, and what follows from it. The same number is never both
- * a metadata value in one layout and a shape in another. ..._KEY is there when the number has a key, ..._LATE
- * when its key comes later among the converter's. LINEAR: of linear attention; HC: hyper-connections, V4's streams. */
+ * a metadata value in one layout and a shape in another; arch_numbers.c has each one's key and bounds. ..._KEY is there when the
+ * number has a key, ..._LATE when its key comes later among the converter's. LINEAR: of linear attention; HC: hyper-connections, V4's streams. */
 enum sl_num {
     SL_N_NONE, /* as rows of a template: the tensor is a vector */
     SL_N_LAYER, SL_N_CTX, SL_N_EMBD, SL_N_FF, SL_N_HEAD, SL_N_HEAD_KV, SL_N_VOCAB,
@@ -106,6 +106,7 @@ struct sl_tensor_tmpl {
     enum sl_ship ship;
     enum sl_num heads;   /* of SL_PERMUTE, SL_K_B and SL_V_B; of SL_IDS what they are below */
 };
+/* In order, any; a vector as shipped without scales, a matrix with. Numbers and ships by their names without SL_N_ and SL_SHIP_. */
 #define SL_TENSOR(out, src, when, rows, cols, ship) {out, src, when, SL_N_##rows, SL_N_##cols, 0, SL_SHIP_##ship, 0}
 #define SL_VECTOR(out, src, when, n) {out, src, when, SL_N_NONE, SL_N_##n, 0, SL_SHIP_BASE, 0}
 #define SL_MATRIX(out, src, when, rows, cols) {out, src, when, SL_N_##rows, SL_N_##cols, 0, SL_SHIP_LINEAR, 0}
@@ -116,8 +117,8 @@ struct sl_tensor_tmpl {
     {"blk.{i}.ffn_down" of ".weight", src "down_proj.weight", when, SL_N_##embd, SL_N_##ff, 0, SL_SHIP_##ship, 0}
 #define SL_END_TENSORS {NULL, NULL, 0, 0, 0, 0, 0, 0}
 
-/* Keys that an architecture has besides those of all, in the converter's order, by their numbers (arch_keys.c): each is written
- * when the model has the number. One of all's comes here where it is named here. */
+/* Keys that an architecture has besides those of all, in the converter's order, by their numbers (arch_numbers.c): each is
+ * written when the model has the number. One of all's that is named here stands here. */
 #define SL_KEYS(...) (const enum sl_num[]){__VA_ARGS__, SL_N_NONE}
 
 /* Ids without a token are given names, so that vocab_size alone decides on memory: 0.1 GB here. Four
@@ -140,7 +141,7 @@ struct sl_field {
     double otherwise; /* when absent or null; NAN: stays absent */
     double min, max;  /* max 0: as all have it */
 };
-/* The number's name is joined here at once: files have shorter names of their own. */
+/* Needed, or not; another number where it is absent or null, or absent. The names are joined here at once: files have such of their own. */
 #define SL_FIELD(num, name, needed, by_class, otherwise, min, max) {SL_N_##num, name, needed, by_class, otherwise, min, max}
 #define SL_NEED(num, name) {SL_N_##num, name, true, false, NAN, 0, 0}
 #define SL_MAY(num, name) {SL_N_##num, name, false, false, NAN, 0, 0}
@@ -373,7 +374,7 @@ extern const struct sl_field sl_arch_latent_fields[];
 extern const enum sl_num sl_arch_latent_keys[];
 int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
-/* Errors: SL_ESOURCE when experts, their groups or the dense layers before them are more than there can be
+/* Errors: SL_ESOURCE when there are 0 experts, or when they, their groups or the dense layers before them are more than there can be
  * (arch_deepseek2.c). */
 int sl_arch_check_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 

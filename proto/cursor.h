@@ -63,20 +63,10 @@ static inline bool sl_cursor_uint(struct sl_cursor *c, uint32_t n, uint64_t *v)
     return true;
 }
 
-/* The next integer, little-endian; the same with 16, 32 and 64 bits below. */
+/* The next integer, little-endian; the same with 32 and 64 bits below. */
 static inline bool sl_cursor_u8(struct sl_cursor *c, uint8_t *v)
 {
     return sl_cursor_copy(c, v, 1);
-}
-
-static inline bool sl_cursor_u16(struct sl_cursor *c, uint16_t *v)
-{
-    uint64_t x;
-
-    if (!sl_cursor_uint(c, 2, &x))
-        return false;
-    *v = (uint16_t)x;
-    return true;
 }
 
 static inline bool sl_cursor_u32(struct sl_cursor *c, uint32_t *v)
