@@ -1,5 +1,7 @@
 #include "proto/metadata_name.h"
 
+#include "proto/utf8.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -383,7 +385,8 @@ void sl_size_label(char *buf, size_t cap, uint64_t total, uint64_t shared, uint6
         snprintf(buf, cap, "%s", size);
 }
 
-/* Appends part from buf[at] on, below cap, without a character cut in two. */
+/* Appends part from buf[at] on, below cap, without a character cut in two. What controls a terminal or reorders text
+ * becomes '_'. */
 static size_t append(char *buf, size_t at, size_t cap, const char *part)
 {
     size_t from = at;
@@ -391,9 +394,11 @@ static size_t append(char *buf, size_t at, size_t cap, const char *part)
     while (*part == ' ')
         part++;
     for (; *part && at + 1 < cap; part++) {
-        bool odd = *part == ' ' || *part == '/' || *part == '\\';
+        size_t left = strnlen(part, 4), n = sl_utf8_at(part, left);
+        bool odd = *part == ' ' || *part == '/' || *part == '\\', shown = n == 0 || sl_utf8_shown(part, left);
 
-        buf[at++] = odd ? '-' : (unsigned char)*part < 0x20 || *part == 0x7f ? '_' : *part;
+        buf[at++] = odd ? '-' : shown ? *part : '_';
+        part += shown ? 0 : n - 1;
     }
     while (at > from && ((unsigned char)*part & 0xc0) == 0x80) {
         bool is_lead = ((unsigned char)buf[--at] & 0xc0) != 0x80;

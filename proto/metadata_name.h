@@ -28,7 +28,7 @@ void sl_size_label(char *buf, size_t cap, uint64_t total, uint64_t shared, uint6
 
 /* Returns the prefix of file names, malloc'ed (NULL: out of memory): base if not
  * NULL, else name, then the parts that are not NULL. Safe as a file name: no
- * '/', no control characters, at most 160 bytes, never empty or hidden. */
+ * '/', no control characters nor marks that reorder text, at most 160 bytes, never empty or hidden. */
 char *sl_file_base_name(const char *name, const char *base, const char *size,
                         const char *finetune, const char *version);
 

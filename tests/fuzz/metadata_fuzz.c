@@ -10,7 +10,7 @@ static void check_name(const char *s)
 {
     size_t n = strlen(s);
 
-    require(n > 0 && n <= 160 && s[0] != '.' && sl_source_plain_name(s) && sl_utf8_valid(s));
+    require(n > 0 && n <= 160 && s[0] != '.' && sl_source_plain_name(s) && sl_utf8_all_shown(s));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -95,6 +95,8 @@ static void test_file_names(void **state)
     file_name_is("x", "Mistral", "7B", "Instruct", "v0.2", "Mistral-7B-Instruct-v0.2");
     file_name_is("../../etc/passwd", NULL, NULL, NULL, NULL, "_.-..-etc-passwd");
     file_name_is("a\nb", NULL, "/", "x/y", NULL, "a_b-x-y");
+    file_name_is("a\xc2\x9b" "2Jb\xe2\x80\xae" "c\xe2\x80\xa8\x7f", NULL, NULL, NULL, NULL, "a_2Jb_c__");
+    file_name_is("a\xc2", "\xe2\x80", "\xf0\x9f\x98\x80", NULL, NULL, "\xe2\x80-\xf0\x9f\x98\x80");
     file_name_is(NULL, NULL, NULL, NULL, NULL, "model");
     file_name_is("/", "", "7B", NULL, NULL, "model-7B");
     for (size_t i = 0; i + 3 < sizeof longest; i += 3)
