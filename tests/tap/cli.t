@@ -55,6 +55,11 @@ fails('--tensor-type x', 2, qr/tensor-type/, @convert, '--recipe', 'q4_k_m', '--
 fails("a type $_->[0]", 2, qr/: '$_->[0]' is no type; did you mean $_->[1]\? 'sluice types' lists them$/, @convert, '--recipe', 'q4_k_m', $_->[2])
     for ['Q4_K_M', 'q4_k', '--output-tensor-type=Q4_K_M'], ['q60_k', 'q6_k', '--tensor-type=attn_v=q60_k'];
 fails('--tensor-type a(=q8_0', 2, qr/a\(/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'a(=q8_0');
+fails("@$_[1 .. $#$_]", 2, $_->[0], @convert, '--recipe', 'q4_k_m', @$_[1 .. $#$_]) for [qr/: device cpu is named twice$/, '--device', 'cpu,cpu'],
+    [qr{^sluice convert: /: cannot read the recipe: Is a directory$}, '--recipe', '/'], [qr/: the output name is empty$/, '-o', ''];
+spit("$dir/long.recipe", '#' x 65_537);
+fails('a recipe of more than 64 KiB', 2, qr/long\.recipe: no recipe; expected text of 64 KiB at most$/, @convert, '--recipe', "$dir/long.recipe");
+fails('--format json', 2, qr/: --format: 'json': expected dat or gguf$/, $SLUICE, 'imatrix', "$TINY/imatrix.legacy-layout.dat", '--convert', "$dir/i", '--format', 'json');
 fails('--override-kv x', 2, qr/override-kv/, @convert, '--recipe', 'q4_k_m', '--override-kv', 'x');
 fails('output folder is not there', 2, qr/nowhere/, $SLUICE, 'convert', $TINY, '-o', "$dir/nowhere/x.gguf", '--recipe', 'q4_k_m');
 my $deep = abs_path($dir);
@@ -185,7 +190,7 @@ SKIP: {
 
 # Standard output that cannot be written is an error.
 my @printing = ((map { "$SLUICE $_" } qw(types --help --version recipes doctor), 'completion bash', 'config show', 'types --json', 'plan --help',
-    "plan $TINY -r q4_k_m", "inspect $TINY --json", "diff $TINY $TINY"), map { ("$BUILD/$_ --help", "$BUILD/$_ --version") } qw(sluiced sluice-worker));
+    "plan $TINY -r q4_k_m", "inspect $TINY --json", "diff -q $TINY $TINY"), map { ("$BUILD/$_ --help", "$BUILD/$_ --version") } qw(sluiced sluice-worker));
 my $lost = qr/^sluice[\w -]*: standard output cannot be written/;
 fails("$_ with a closed standard output", 1, qr/$lost: it is closed\n\z/, 'sh', '-c', "$_ >&-") for @printing;
 is(run('sh', '-c', "$SLUICE plan $TINY -r q4_k_m -q >&- 0<&- 2>&-")->{rc}, 1, 'nor with all of them closed');

@@ -121,6 +121,8 @@ for my $cmd (['convert', $TINY, '-o', "$dir/n.gguf", @recipe], ['quantize', "$di
 }
 my ($dry) = json_lines(run($SLUICE, 'submit', $TINY, @recipe, '-o', "$dir/n.gguf", '--dry-run', '--json')->{out});
 is("$dry->{message_type} $dry->{prefix} $dry->{file_bytes}", "dry_run n " . json($TINY, '-o', "$dir/n.gguf")->{file_bytes}, 'submit, too');
+fails('a context of nothing', 2, qr/^sluice plan: --ctx: expected 1 token or more$/, @plan, $TINY, @recipe, '--ctx', 0);
+fails('--measure beside a target', 2, qr/^sluice plan: --target-size measures anyway; --measure is for --recipe$/, @plan, $TINY, '--target-size', '9M', '--measure');
 fails('threads with nothing to measure', 2, qr/^sluice plan: --threads is for measuring/m, @plan, $TINY, @recipe, '--threads', 2);
 
 # ---- rules that decide nothing are named: mostly a name mistyped
