@@ -4,6 +4,7 @@
 
 #define DEFERRED_MAX 1024
 #define TRY_MS 1000 /* after a commit that failed */
+#define PATIENCE_MS 5000 /* of a client that would change something */
 
 /* ---- what comes during a commit, or while the disk fails */
 
@@ -35,6 +36,40 @@ void coord_drop_deferred(struct sl_coord *c)
     for (uint32_t i = 0; i < c->n_deferred; i++)
         sl_msg_free(&c->deferred[i].m);
     c->n_deferred = 0;
+}
+
+bool coord_refuses_changes(const struct sl_coord *c)
+{
+    return !c->committing && c->failed.code && c->now.run_ms >= c->patient_ms;
+}
+
+int coord_refuse_change(struct sl_coord *c, uint64_t peer, const char *re, enum sl_message_id id, struct sl_error *e)
+{
+    struct sl_error why;
+
+    sl_fail(&why, c->failed.code, "the daemon's queue failed: %.900s; nothing was changed", c->failed.text);
+    return coord_refuse(c, peer, re, sl_message(id)->name, &why, e);
+}
+
+/* What clients sent and was held back; what workers sent goes on waiting. */
+static int refuse_deferred(struct sl_coord *c, struct sl_error *e)
+{
+    uint32_t n = 0;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < c->n_deferred; i++) {
+        struct deferred *d = &c->deferred[i];
+        const struct session *s = coord_session(c, d->from.id);
+
+        if (rc < 0 || !s || s->worker) {
+            c->deferred[n++] = *d;
+            continue;
+        }
+        rc = coord_refuse_change(c, d->from.id, d->re, d->m.id, e);
+        sl_msg_free(&d->m);
+    }
+    c->n_deferred = n;
+    return rc;
 }
 
 /* ---- commit */
@@ -160,14 +195,16 @@ static int flush(struct sl_coord *c, bool all, struct sl_error *e)
 int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e)
 {
     if (rc < 0) {
+        if (!c->failed.code)
+            c->patient_ms = c->now.run_ms + PATIENCE_MS;
         c->broken = true;
         c->failed = *e;
     }
     return rc;
 }
 
-/* While the disk fails: what only reads is answered. Whether it can be written to again is seen by a commit on which
- * nothing depends; then what was held back is done. last: no more than is answered. */
+/* While the disk fails: what only reads is answered, and a change refused when that lasts. Whether it can be written to
+ * again is seen by a commit on which nothing depends; then what was held back is done. last: no more than is answered. */
 static int try_disk(struct sl_coord *c, bool last, struct sl_error *e)
 {
     SL_TRY(committed(c, c->tx++, e));
@@ -175,7 +212,11 @@ static int try_disk(struct sl_coord *c, bool last, struct sl_error *e)
         return 0;
     c->try_ms = c->now.run_ms + TRY_MS;
     if (sl_queue_try(c->q, e) < 0) {
+        struct sl_error later;
+
         c->failed = *e;
+        if (coord_refuses_changes(c))
+            SL_TRY(coord_broke(c, refuse_deferred(c, &later), &later));
         return e->code;
     }
     c->failed.code = 0;

@@ -136,7 +136,7 @@ struct grant {
     uint32_t with;          /* so many of the sweep's other jobs go along */
 };
 
-/* What came during a commit and needs the queue, or from a worker while that failed. */
+/* What came during a commit and needs the queue, or while that failed and is no mere question. */
 struct deferred {
     struct sl_peer from;
     struct sl_msg m;
@@ -196,6 +196,7 @@ struct sl_coord {
     bool broken;            /* the queue failed: read everything again */
     struct sl_error failed; /* why; code 0 once a commit succeeded again */
     uint64_t try_ms;        /* when that is tried next */
+    uint64_t patient_ms;    /* until then clients' changes wait for it */
     uint64_t refused_hellos;
     char refused_hello[1200];
     uint64_t changes;       /* rises with whatever a status shows */
@@ -223,6 +224,10 @@ void coord_drop_session(struct sl_coord *c, struct session *s);
 /* ---- coord_commit.c: what comes during a commit, or while the disk fails. Takes m. */
 int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *from, struct sl_msg *m,
                 const char *re, struct sl_error *e) SL_MUST_USE;
+/* Returns whether the disk has failed for so long that a client's changes are refused. */
+bool coord_refuses_changes(const struct sl_coord *c);
+/* Effect: says so to the client that sent such a message. */
+int coord_refuse_change(struct sl_coord *c, uint64_t peer, const char *re, enum sl_message_id id, struct sl_error *e) SL_MUST_USE;
 /* Effect: forgets what came during the commit. */
 void coord_drop_deferred(struct sl_coord *c);
 

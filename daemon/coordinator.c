@@ -169,10 +169,9 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
     } else if (rc < 0) {
         rc = strcmp(name, "hello") == 0 ? coord_refuse_hello(c, from, re, &why, e)
                                         : coord_refuse(c, from->id, re, name, &why, e);
-    } else if (!c->committing && c->failed.code && s && !s->worker && !only_reads(s, &m)) {
+    } else if (coord_refuses_changes(c) && s && !s->worker && !only_reads(s, &m)) {
+        rc = coord_refuse_change(c, from->id, re, m.id, e);
         sl_msg_free(&m);
-        sl_fail(&why, c->failed.code, "the daemon's queue failed: %.900s; nothing was changed", c->failed.text);
-        rc = coord_refuse(c, from->id, re, name, &why, e);
     } else if (c->committing ? !needs_no_queue(s, &m) : c->failed.code && !only_reads(s, &m)) {
         rc = coord_defer(c, s, from, &m, re, e);
     } else {

@@ -7,7 +7,7 @@
  *
  * While a commit is under way in the background, messages that need the queue
  * wait inside; pulls do not, and are answered by grants. While commits fail, a client that only
- * asks is answered from what is on the disk, one that wants a change is refused, and workers wait. */
+ * asks is answered from what is on the disk, one that wants a change is refused after a few seconds, and workers wait. */
 #ifndef SLUICE_DAEMON_COORDINATOR_H
 #define SLUICE_DAEMON_COORDINATOR_H
 

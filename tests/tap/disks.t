@@ -211,8 +211,8 @@ for (1 .. 4) {
 }
 is_deeply(\@unanswered, [], 'it answers what only asks');
 like(run($SLUICE, 'show', $id)->{out}, qr{^reason +the daemon's queue failed: \Q$RUN\E/state/queue: .*free some room there}m, 'and says why nothing goes on');
-$r = run($SLUICE, 'hold', $id, '--timeout', 3);
-is($r->{rc}, 9, 'what would change something is refused at once');
+$r = run($SLUICE, 'hold', $id, '--timeout', 20);
+is($r->{rc}, 9, 'what would change something is refused');
 like($r->{err}, qr/free some room there\); nothing was changed/, 'with what to do');
 ok(feeds(5), 'a restart makes no room: its watchdog is fed');
 run_ok('room', 'nsenter', '-t', $ALIVE{daemon}{pid}, '-m', 'mount', '-o', 'remount,size=64m', "$RUN/state");
