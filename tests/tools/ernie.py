@@ -19,7 +19,7 @@ from gguf_same import same_keys, same_values
 from kimi import TEXT
 from model_keys import special_keys
 from reference import Checkpoint
-from shard_maker import ShardMaker, config_of, run, set_entries, write_json
+from shard_maker import ShardMaker, config_of, do_verb, set_entries, write_json
 
 VOCAB, PIECES = 1100, 1000
 CONFIG = {"architectures": ["Ernie4_5_MoeForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 256,
@@ -215,4 +215,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "fp8"))
+    sys.exit(do_verb(globals(), "fp8"))

@@ -14,7 +14,7 @@ import numpy as np
 from gguf_same import same_keys, same_values
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint
-from shard_maker import ShardMaker, config_of, qwen2_tokenizer, run, set_entries
+from shard_maker import ShardMaker, config_of, do_verb, qwen2_tokenizer, set_entries
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]"
          r"|\s+(?!\S)|\s+")
@@ -177,4 +177,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "bf16", "blocks", "no-mtp"))
+    sys.exit(do_verb(globals(), "bf16", "blocks", "no-mtp"))

@@ -18,7 +18,7 @@ from gguf_same import same_keys, same_values
 from kimi import TEXT, joined, shown, train
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint, to_bf16
-from shard_maker import TINY, ShardMaker, config_of, run, set_entries, write_json
+from shard_maker import TINY, ShardMaker, config_of, do_verb, set_entries, write_json
 
 BASE, EXTRAS = 900, 205
 BOTH = {"attention_bias": False, "hidden_act": "silu", "hidden_size": 256, "initializer_range": 0.02, "mlp_bias": False, "num_experts": 8,
@@ -205,4 +205,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "hy3", "fp8", "no-mtp"))
+    sys.exit(do_verb(globals(), "hy3", "fp8", "no-mtp"))

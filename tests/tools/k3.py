@@ -18,7 +18,7 @@ import numpy as np
 from gguf_same import same_keys, same_tensors
 from kimi import BASE, VOCAB, make_tokenizer, tiktoken_keys
 from reference import Checkpoint
-from shard_maker import config_of, run
+from shard_maker import config_of, do_verb
 from v4 import FP4, Maker, bytes_of
 
 TEXT_CONFIG = {
@@ -272,4 +272,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "bf16", "odd"))
+    sys.exit(do_verb(globals(), "bf16", "odd"))

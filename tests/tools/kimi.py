@@ -16,7 +16,7 @@ import unicodedata
 
 from gguf_same import same_keys
 from model_keys import deepseek_keys, special_keys
-from shard_maker import config_of, run
+from shard_maker import config_of, do_verb
 
 BASE, VOCAB, SPECIAL = 900, 1200, 258
 NAMES = {0: "[BOS]", 1: "[EOS]", 2: "<|im_end|>", 3: "<|im_user|>", 4: "<|im_assistant|>", 7: "[EOT]",
@@ -294,4 +294,4 @@ def cmd_tokenize(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals()))
+    sys.exit(do_verb(globals()))

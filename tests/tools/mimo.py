@@ -15,7 +15,7 @@ import numpy as np
 from gguf_same import same_keys, same_tensors
 from model_keys import special_keys, tokenizer_keys
 from reference import E4M3, Checkpoint, to_bf16
-from shard_maker import ShardMaker, config_of, qwen2_tokenizer, run, set_entries, write_json
+from shard_maker import ShardMaker, config_of, do_verb, qwen2_tokenizer, set_entries, write_json
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 CONFIG = {
@@ -223,4 +223,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "bf16", "no-mtp", "mxfp4", parts=0))
+    sys.exit(do_verb(globals(), "bf16", "no-mtp", "mxfp4", parts=0))

@@ -20,7 +20,7 @@ from gguf_same import same_keys
 from kimi import TEXT, TEXTS, shown, train
 from model_forms import read_shard, write_shard
 from reference import Checkpoint, to_bf16
-from shard_maker import config_of, run
+from shard_maker import config_of, do_verb
 
 VOCAB, INNER, MORE = 640, 600, 20  # ids; those of ordinary tokens; tokens of tekken.json that have none
 NAMED = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
@@ -191,4 +191,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals()))
+    sys.exit(do_verb(globals()))

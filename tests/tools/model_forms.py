@@ -13,7 +13,7 @@ import json
 import os
 import sys
 
-from shard_maker import run
+from shard_maker import do_verb
 
 GLM_NAMES = ["[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>", "<|assistant|>", "<|observation|>"]
 GLM_RULE = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -163,4 +163,4 @@ def cmd_join(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals()))
+    sys.exit(do_verb(globals()))

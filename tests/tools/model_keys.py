@@ -16,7 +16,7 @@ import os
 import sys
 
 from gguf_same import same_keys
-from shard_maker import config_of, run
+from shard_maker import config_of, do_verb
 
 
 def special_keys(folder):
@@ -226,4 +226,4 @@ def cmd_qwen3(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "no-mtp"))
+    sys.exit(do_verb(globals(), "no-mtp"))

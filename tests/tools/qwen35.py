@@ -15,7 +15,7 @@ import numpy as np
 
 from gguf_same import same_keys, same_values
 from reference import Checkpoint
-from shard_maker import ShardMaker, config_of, qwen2_tokenizer, run, set_entries
+from shard_maker import ShardMaker, config_of, do_verb, qwen2_tokenizer, set_entries
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|"
          r"\s+(?!\S)|\s+")
@@ -291,4 +291,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "dense", "next", "fp8", "apart", "joined", "text", "no-mtp", mtp=1))
+    sys.exit(do_verb(globals(), "dense", "next", "fp8", "apart", "joined", "text", "no-mtp", mtp=1))

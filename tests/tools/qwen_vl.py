@@ -15,7 +15,7 @@ from gguf_same import same_keys, same_values
 from mimo import RULES
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint
-from shard_maker import ShardMaker, qwen2_tokenizer, run, set_entries, text_config
+from shard_maker import ShardMaker, do_verb, qwen2_tokenizer, set_entries, text_config
 
 TEXT = {
     "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 0, "dtype": "bfloat16", "eos_token_id": 1, "head_dim": 64,
@@ -149,4 +149,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "dense", "fp8", "apart"))
+    sys.exit(do_verb(globals(), "dense", "fp8", "apart"))

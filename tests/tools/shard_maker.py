@@ -94,7 +94,7 @@ def qwen2_tokenizer(folder, rules, special):
         "tokenizer_class": "Qwen2Tokenizer", "unk_token": None}})
 
 
-def run(commands, *flags, **values):
+def do_verb(commands, *flags, **values):
     """Does `VERB DIR [FILE...]` by the module's cmd_VERB, commands its globals(). values: options by what they are without, whose type is
     theirs; --set NAME=VALUE is there for all. Returns an exit code."""
     p = argparse.ArgumentParser(description=commands["__doc__"], formatter_class=argparse.RawTextHelpFormatter)

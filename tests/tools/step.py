@@ -16,7 +16,7 @@ import numpy as np
 from gguf_same import same_keys, same_values
 from model_keys import special_keys, tokenizer_keys
 from reference import Checkpoint
-from shard_maker import TINY, ShardMaker, run, text_config, write_json
+from shard_maker import TINY, ShardMaker, do_verb, text_config, write_json
 
 CONFIG = {
     "att_impl_type": "GQA", "attention_other_setting": {"attention_type": "sliding_attention", "head_dim": 64, "num_attention_groups": 2,
@@ -194,4 +194,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "bf16", "text", "no-mtp", mtp=3))
+    sys.exit(do_verb(globals(), "bf16", "text", "no-mtp", mtp=3))

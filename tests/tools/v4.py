@@ -18,7 +18,7 @@ import numpy as np
 
 from gguf_same import same_keys, same_tensors
 from reference import DTYPES, E4M3, Checkpoint, to_bf16
-from shard_maker import TINY, ShardMaker, config_of, run, write_json
+from shard_maker import TINY, ShardMaker, config_of, do_verb, write_json
 
 DTYPES.setdefault("I8", np.int8)
 RATIOS = [0, 0, 4, 128, 4]
@@ -244,4 +244,4 @@ def cmd_compare(a):
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), "odd", experts="fp4"))
+    sys.exit(do_verb(globals(), "odd", experts="fp4"))
