@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -60,6 +62,18 @@ static int stack_room(struct sl_error *e)
     return sl_address_room(ZMQ_THREADS * (told ? (size_t)l.rlim_cur : DEFAULT_STACK) + BESIDE_STACKS, e);
 }
 
+/* Its threads set the scheduling that they have. */
+static int scheduling_room(struct sl_error *e)
+{
+    struct sched_param p;
+    int policy = sched_getscheduler(0);
+
+    if (policy < 0 || sched_getparam(0, &p) != 0 || sched_setscheduler(0, policy, &p) < 0)
+        return sl_fail(e, SL_EFAIL, "threads may not set their scheduling: %s; allow sched_getscheduler, sched_getparam and "
+                       "sched_setscheduler here (seccomp, SystemCallFilter=)", strerror(errno));
+    return 0;
+}
+
 /* A process that has ended counts as much as a thread does, until it is waited for. */
 int sl_zmq_room(struct sl_error *e)
 {
@@ -68,6 +82,7 @@ int sl_zmq_room(struct sl_error *e)
 
     SL_TRY(sl_open_files_room(SL_ZMQ_FILES, e));
     SL_TRY(stack_room(e));
+    SL_TRY(scheduling_room(e));
     for (unsigned i = 0; i < ZMQ_THREADS && !err; i++) {
         child[i] = vfork();
         if (child[i] == 0)

@@ -20,7 +20,7 @@ int sl_open_files_room(unsigned n, struct sl_error *e) SL_MUST_USE;
 int sl_address_room(size_t bytes, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: whether the first socket of a context of libzmq's can be made now: libzmq aborts without
- * its files and its two threads with their stacks. Errors: SL_EFAIL. */
+ * its files, its two threads with their stacks, and their scheduling. Errors: SL_EFAIL. */
 int sl_zmq_room(struct sl_error *e) SL_MUST_USE;
 
 #endif

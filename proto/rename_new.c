@@ -11,7 +11,7 @@ int sl_rename_new(const char *from, const char *to)
 
     if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
         return 0;
-    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP && errno != EPERM)
         return -1;
     if (lstat(to, &st) == 0)
         errno = EEXIST;

@@ -108,11 +108,20 @@ for my $errno (qw(ENOLCK ENOSYS EOPNOTSUPP)) {
         or diag("$r->{rc} $r->{err}");
     is_deeply([ls($dir)], [], 'nothing is left');
 }
+for my $errno (qw(EINVAL ENOSYS EPERM)) { # of filesystems and filters
+    my ($r, $reached) = lacking('renameat2', $errno, "$dir/x.gguf.partial");
+    ok($reached && $r->{rc} == 0, "no renaming without replacing: $errno") or diag("$r->{rc} $r->{err}");
+}
 for my $errno (qw(EINVAL ENOSYS EOPNOTSUPP)) {
     my ($r, $reached) = lacking('fsync', $errno, $dir);
     ok($reached && $r->{rc} == 0, "folders that cannot be synced: $errno") or diag("$r->{rc} $r->{err}");
 }
 unlink glob "$dir/*";
+for my $call (qw(sched_getscheduler sched_setscheduler)) { # libzmq would abort
+    fails("$call is forbidden", 1, qr/^sluice convert: threads may not set their scheduling: .*$call/m, 'strace', '-f', '-qq', '-o', $log,
+        '-e', "trace=$call", '-e', "inject=$call:error=EPERM", @convert);
+    is_deeply([ls($dir)], [], 'nothing is left');
+}
 
 my @keys = ($SLUICE, 'keys', "$dir/k.key", '--name', 'x');
 for my $c (['write', 'EINTR'], ['close', 'EIO'], ['fsync', 'EIO']) {
