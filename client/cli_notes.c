@@ -109,8 +109,8 @@ static void warn_hole(const struct sl_checkpoint *ck, void (*fn)(void *user, con
         return;
     if (n > 1)
         snprintf(others, sizeof others, ", and likewise in %" PRIu32 " other%s", n - 1, n > 2 ? "s" : "");
-    sl_fail(&line, SL_EWARN, "%s: %s were never written (a hole from byte %" PRIu64 " on, which reads as zeros)%s; is the download "
-            "complete?", first->path, sl_size_text(size, first->hole.bytes), first->hole.at, others);
+    sl_fail(&line, SL_EWARN, "%s: a hole of %s from byte %" PRIu64 " on, which reads as zeros%s; is the download complete?",
+            first->path, sl_size_text(size, first->hole.bytes), first->hole.at, others);
     fn(user, line.text);
 }
 

@@ -14,7 +14,7 @@ struct sl_source_stat {
     int64_t mtime_ns;
 };
 
-/* A part of a file that was never written, and reads as zeros. */
+/* A part of a file that holds no data, and reads as zeros. */
 struct sl_source_hole {
     uint64_t at, bytes; /* no bytes: none */
 };
