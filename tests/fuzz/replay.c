@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define MOST 65536u
-#define SLOW 5
+#define SLOW 20 /* sanitized programs take ten times as long */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max);
