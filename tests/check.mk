@@ -197,6 +197,7 @@ fuzz-readers:
 	    SAN=fuzzer-no-link,address,undefined,float-cast-overflow fuzz-run
 $(B)/fuzz/seeds: tests/fuzz/seeds.py $(B)/sluice $(B)/tools/make_checkpoint
 	python3 $< $(B) $@
+	@touch $@
 fuzz-run: $(FUZZ_BINS) $(B)/fuzz/seeds
 	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; name=$${f##*/}; seeds=$(B)/fuzz/seeds/$${name%_fuzz}; \
 	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. -timeout=20 \
