@@ -300,8 +300,8 @@ is($first->{rc}, 0, 'and the first is not disturbed') or diag($first->{err});
 my $sum = sha256("$dir/x.gguf");
 unlink glob "$dir/*";
 
-# ---- SIGINT, SIGTERM: a safe point, exit 75
-for my $signal (qw(INT TERM)) {
+# ---- SIGINT, SIGTERM, SIGHUP: a safe point, exit 75
+for my $signal (qw(INT TERM HUP)) {
     my ($q, $after) = (undef, $whole / 4);
     for (1 .. 20) { # a machine that was slower before is through by then
         $q = start(@big, "$dir/x.gguf");
