@@ -200,5 +200,5 @@ $(B)/fuzz/seeds: tests/fuzz/seeds.py $(B)/sluice $(B)/tools/make_checkpoint
 	@touch $@
 fuzz-run: $(FUZZ_BINS) $(B)/fuzz/seeds
 	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; name=$${f##*/}; seeds=$(B)/fuzz/seeds/$${name%_fuzz}; \
-	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. -timeout=20 \
+	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. -timeout=60 \
 	        -malloc_limit_mb=400 -dict=$(B)/fuzz/seeds/words $$f.corpus $$(test ! -d $$seeds || echo $$seeds); done
