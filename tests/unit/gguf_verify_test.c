@@ -194,7 +194,7 @@ static void split_sets(void **state)
         sl_kvs_free(&kvs);
     }
     assert_int_equal(verify(part[0]), 0);
-    assert_int_equal(verify(part[1]), SL_ESOURCE);
+    assert_int_equal(verify(part[1]), SL_EUSAGE);
     /* Another conversion's part, sound in itself. */
     metadata(&kvs, 1, 2, 4);
     assert_int_equal(sl_kvs_set_str(&kvs, SL_KEY_FINGERPRINT, "another"), 0);
