@@ -62,7 +62,7 @@ fails("@$_[1 .. $#$_]", 2, $_->[0], $SLUICE, @$_[1 .. $#$_])
     [qr/: one job, or none for all$/, qw(logs 1,2)], [qr/: one job at a time$/, qw(stitch 1,2)], [qr/: --job 1-3: one job at a time$/, qw(verify --job 1-3)],
     [qr/: more than 1000 jobs$/, qw(hold 1-1001)], [qr/: 'nonsense': expected show or files$/, qw(config nonsense)],
     [qr/: -o: more than 48 fields$/, 'queue', '-o', join ',', ('id') x 49], map { [qr/: expected names of workers .*, or --all$/, @$_] } ['drain'], [qw(drain --all w)];
-fails('a lease that is too short', 2, qr/^sluiced: lease \(9999 ms\) must be at least twice heartbeat \(5000 ms\)/, "$BUILD/sluiced", '--root', scratch(), '--heartbeat', '5s', '--lease', '9999ms');
+fails('a lease that is too short', 2, qr{^sluiced: daemon\.lease = 9999ms \(--lease\) must be at least twice daemon\.heartbeat = 5s \(--heartbeat\)}, "$BUILD/sluiced", '--root', scratch(), '--heartbeat', '5s', '--lease', '9999ms');
 fails("--interval $_", 2, qr/--interval $_: expected 1 to 3600/, $SLUICE, 'watch', '--interval', $_) for 0, -1, 3601;
 fails('what is nearly an option', 2, qr/--jsom: unknown option; did you mean --json\?/, $SLUICE, 'queue', '--jsom');
 fails("$_->[0] of convert_hf_to_gguf.py", 2, qr/$_->[0]: unknown option; did you mean $_->[1]\?/, $SLUICE, 'convert', $TINY, $_->[0], 'x')
