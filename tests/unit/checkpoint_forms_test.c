@@ -6,6 +6,8 @@
                                   "\"config_groups\":{\"group_0\":{\"weights\":{" weights "}}}" more "}}"
 #define TWO(a, b) "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"naive-quantized\"," \
                   "\"config_groups\":{\"group_0\":{\"weights\":{\"block_structure\":" a "}},\"group_1\":{\"weights\":{\"block_structure\":" b "}}}}}"
+#define FIVE(x) "{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":" x "}}}}}"
+#define NESTED FIVE(FIVE(FIVE(FIVE(FIVE(FIVE(FIVE(FIVE(FIVE(FIVE("1"))))))))))
 #define MO(algo) "{\"quantization_config\":{\"quant_method\":\"modelopt\",\"quant_algo\":\"" algo "\"}}"
 #define GROUP(n) "\"strategy\":\"group\",\"group_size\":" n
 
@@ -48,6 +50,10 @@ static void blocks(void **state)
         assert_true(s.rows == forms[i].rows && s.cols == forms[i].cols && s.block_rows == forms[i].block_rows && s.block_cols == forms[i].block_cols);
         sl_checkpoint_close(ck);
     }
+    alarm(60); /* twice as long for each level would take years */
+    maker_write(*state, "config.json", TWO(NESTED, NESTED));
+    refuse(*state, SL_ESOURCE, "config.json: quantization_config's block_structure is not");
+    alarm(0);
     maker_write(*state, "config.json", TWO("[128,64]", "[64,64]"));
     write_two(*state, "x.weight", "F8_E4M3", "BF16", "[2,4]", 16);
     refuse(*state, SL_ESOURCE, "does not fit 'x.weight' of shape [256, 256]: expected [1] or [256, 1]");
