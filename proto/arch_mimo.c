@@ -239,7 +239,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
     p->joined = layout && strcmp(layout, "fused_qkv") == 0;
     if (!n[SL_N_NEXTN].u) /* no key */
         n[SL_N_NEXTN] = (struct sl_number){0};
-    else if (n[SL_N_NEXTN].u != MTP_LAYERS)
+    else if (n[SL_N_NEXTN].u != MTP_LAYERS && !p->no_mtp)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"num_nextn_predict_layers\" is %u; supported for %s: %d, or --no-mtp", (unsigned)n[SL_N_NEXTN].u,
                        p->hf_class, MTP_LAYERS);
     sl_arch_keep_mtp(p);
