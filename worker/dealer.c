@@ -21,6 +21,7 @@
 struct sl_dealer {
     void *context, *socket;
     void *monitor;                      /* hears of refusals on the socket; NULL: none */
+    unsigned monitors;                  /* so far: libzmq gives a name free later than the socket that had it */
     bool own_context, curve;
     bool heard;                         /* there somebody answered */
     bool up;                            /* and on this socket */
@@ -85,9 +86,9 @@ static bool begins(const char *text, const char *with)
 /* libzmq tells of a refusal here alone, and tries again. Without a monitor it is silence. */
 static void watch_refusals(struct sl_dealer *d)
 {
-    char at[64];
+    char at[32];
 
-    snprintf(at, sizeof at, "inproc://refused-%p", d->socket);
+    snprintf(at, sizeof at, "inproc://refused-%u", d->monitors++);
     if (zmq_socket_monitor(d->socket, at, ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) != 0)
         return;
     d->monitor = zmq_socket(d->context, ZMQ_PAIR);
