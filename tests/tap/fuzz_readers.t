@@ -8,7 +8,9 @@ use Test::More;
 my $dir = scratch();
 run_ok('seeds', 'python3', "$TOP/tests/fuzz/seeds.py", '--quick', $BUILD, "$dir/seeds");
 my $seed = $ENV{SEED} // time;
-for my $program (sort glob "$BUILD/fuzz/*_replay") {
+my @programs = sort glob "$BUILD/fuzz/*_replay";
+ok(@programs > 7, 'targets');
+for my $program (@programs) {
     my ($name) = $program =~ m{([^/]+)_replay$};
     my @seeds = glob "$dir/seeds/$name/*";
     my $r = run($program, $QUICK ? 1 : 2, $seed, "$dir/found", @seeds);
@@ -28,11 +30,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *d, size_t n)
 {
     if (n > 2 && d[0] == 'a' && d[1] != 'b')
         __builtin_trap();
+    for (volatile int i = 0; n > 0 && d[0] == 'z'; i++) {
+    }
     return 0;
 }
 END
 spit("$dir/first", 'abc');
-run_ok('a target that fails', 'cc', '-std=c11', '-D_GNU_SOURCE', '-o', "$dir/bad", "$dir/bad_fuzz.c", "$TOP/tests/fuzz/replay.c");
+run_ok('a target that fails', 'cc', '-std=c11', '-D_GNU_SOURCE', '-DSLOW=1', '-o', "$dir/bad", "$dir/bad_fuzz.c", "$TOP/tests/fuzz/replay.c");
 isnt(run("$dir/bad", 2, $seed, "$dir/found", "$dir/first")->{rc}, 0, 'its failure is seen');
 like(slurp("$dir/found"), qr/^a[^b]/, 'and the input kept');
+spit("$dir/first", 'z');
+my $r = run('timeout', 60, "$dir/bad", 2, $seed, "$dir/found", "$dir/first");
+ok($r->{rc} > 128 && $r->{err} eq "an input takes too long\n", 'one that never ends is seen, too') or diag("$r->{rc} $r->{err}");
+is(slurp("$dir/found"), 'z', 'and kept');
 done_testing();
