@@ -195,10 +195,10 @@ fuzz-kernels: $(DIFFER)
 fuzz-readers:
 	@$(MAKE) --no-print-directory $(JOBS) B=build/fuzz CC=clang NVCC= CFLAGS="-O1 -g" \
 	    SAN=fuzzer-no-link,address,undefined,float-cast-overflow fuzz-run
-$(B)/fuzz/seeds: tests/fuzz/seeds.py $(B)/sluice $(B)/tools/make_checkpoint
-	python3 $< $(B) $@
-	@touch $@
-fuzz-run: $(FUZZ_BINS) $(B)/fuzz/seeds
+# The last file that seeds.py writes: a run that was broken off leaves seeds without it.
+$(B)/fuzz/seeds/words: tests/fuzz/seeds.py $(B)/sluice $(B)/tools/make_checkpoint
+	python3 $< $(B) $(@D)
+fuzz-run: $(FUZZ_BINS) $(B)/fuzz/seeds/words
 	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; name=$${f##*/}; seeds=$(B)/fuzz/seeds/$${name%_fuzz}; \
 	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. -timeout=60 \
 	        -malloc_limit_mb=400 -dict=$(B)/fuzz/seeds/words $$f.corpus $$(test ! -d $$seeds || echo $$seeds); done
