@@ -112,7 +112,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
 
         bytes += job_bytes(en->members[i].env.plan);
         sl_unit_needs(&en->members[i].env, &n);
-        weights += en->members[i].env.weights.column_bytes * n.row;
+        weights += en->members[i].env.weights.column_bytes * n.row + en->members[i].env.weights.bytes;
         all.slab = n.slab > all.slab ? n.slab : all.slab;
         all.row = n.row > all.row ? n.row : all.row;
         all.band = n.band > all.band ? n.band : all.band;

@@ -24,7 +24,8 @@ struct sl_engine_weights {
     /* out[0..ne[0]) = the column weights of matrix `slice` of a tensor that has them */
     int (*load)(void *user, uint32_t plan_tensor, uint64_t slice, float *out, struct sl_error *e);
     void *user;
-    uint64_t column_bytes; /* memory that they keep for each column of the longest row */
+    uint64_t column_bytes; /* memory that they keep for each column of the longest row, */
+    uint64_t bytes;        /* and besides */
 };
 
 struct sl_engine_opts {

@@ -177,6 +177,37 @@ static int look_at(struct source_rows *r, struct window *w, uint32_t tensor, uin
     return 0;
 }
 
+/* What a window onto that matrix takes. */
+static uint64_t window_bytes(uint64_t width, uint64_t cols, uint64_t lines)
+{
+    uint64_t all = width * cols * lines, least = width * lines;
+
+    return all < WINDOW_BYTES ? all : least > WINDOW_BYTES ? least : WINDOW_BYTES;
+}
+
+uint64_t source_rows_windows(const struct sl_checkpoint *ck, const struct sl_model *m)
+{
+    uint64_t most[WINDOWS] = {0}, sum = 0;
+
+    for (uint64_t i = 0; i < m->n_src; i++) {
+        const struct sl_model_src *s = &m->src[i];
+        const struct sl_scale *sc = &s->scale;
+        uint64_t in_word = s->dtype == SL_DTYPE_I4 ? 8 : 4, bytes[WINDOWS];
+
+        if (sc->packing == SL_PACKED_ALONG || sc->tensor == SL_NO_TENSOR)
+            continue;
+        bytes[WINDOW_CODES] = sc->packing == SL_PACKED_AWQ ? window_bytes(sizeof(uint32_t), s->rows / in_word, s->cols)
+                                                           : window_bytes(sizeof(uint32_t), s->rows, s->cols / in_word);
+        bytes[WINDOW_SCALES] = window_bytes(sl_dtype_info((int)ck->tensors[sc->tensor].dtype)->bytes, sc->rows, sc->cols);
+        bytes[WINDOW_ZEROS] = window_bytes(sizeof(uint32_t), sc->rows / in_word, sc->cols);
+        for (int k = 0; k < WINDOWS; k++)
+            most[k] = bytes[k] > most[k] ? bytes[k] : most[k];
+    }
+    for (int k = 0; k < WINDOWS; k++)
+        sum += most[k];
+    return sum;
+}
+
 /* Lines from .. from + n of that column. */
 static int column(struct source_rows *r, int window, uint32_t tensor, uint64_t cols, uint64_t lines, uint64_t at, uint64_t from, uint64_t n,
                   uint8_t *to, struct sl_error *e)

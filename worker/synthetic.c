@@ -160,7 +160,11 @@ int job_weights_open(struct job_weights *w, struct sl_job_plan *j, struct sl_eng
     if (j->synthetic)
         SL_TRY(synthetic_open(j->ck, j->model, &w->synthetic, e));
     if (j->synthetic || j->imatrix)
-        *out = (struct sl_engine_weights){has, load, w, j->synthetic ? COLUMN_BYTES : 0};
+        *out = (struct sl_engine_weights){.has = has, .load = load, .user = w};
+    if (j->synthetic) {
+        out->column_bytes = COLUMN_BYTES;
+        out->bytes = source_rows_windows(j->ck, j->model);
+    }
     return 0;
 }
 

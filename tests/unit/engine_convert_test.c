@@ -142,6 +142,32 @@ static void test_alike(void **state)
     convert(add_alike, false);
 }
 
+/* What a reader keeps of tensors this small is all of the largest of each kind. */
+static void windows_are_counted(void **state)
+{
+    uint64_t most[3] = {0};
+    struct world w;
+
+    (void)state;
+    world_open(&w);
+    world_file(&w, "a.safetensors");
+    world_file(&w, "b.safetensors");
+    add_copies(&w);
+    assert_int_equal(source_rows_windows(&w.ck, &w.model), 0);
+    add_side_by_side(&w);
+    for (uint64_t i = 0; i < w.model.n_src; i++) {
+        const struct sl_model_src *s = &w.model.src[i];
+        const uint32_t tensor[3] = {s->tensor, s->scale.tensor, s->scale.zeros - 1};
+
+        for (int k = 0; k < 3 && s->scale.packing != SL_PACKED_ALONG; k++)
+            if (w.ck.tensors[tensor[k]].bytes > most[k])
+                most[k] = w.ck.tensors[tensor[k]].bytes;
+    }
+    assert_true(most[0] && most[1] && most[2]);
+    assert_int_equal(source_rows_windows(&w.ck, &w.model), most[0] + most[1] + most[2]);
+    world_close(&w);
+}
+
 /* One row, by those who sample and by those who verify; tensors take turns, so that
  * what is kept of one is not taken for another's. */
 static void rows_of(struct world *w)
@@ -408,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_views),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(windows_are_counted),
         cmocka_unit_test(test_alike),
         cmocka_unit_test(test_single_rows),
         cmocka_unit_test(test_many_in_one_task),

@@ -73,6 +73,29 @@ static void test_no_room(void **state)
     world_close(&w);
 }
 
+/* What the weights keep is not the slabs'. */
+static void weights_have_their_room(void **state)
+{
+    struct sl_engine_stats st;
+    struct sl_engine_opts o;
+    struct sl_engine *en;
+    struct world w;
+
+    (void)state;
+    make(&w);
+    world_seal(&w);
+    o = options(&w, SL_IO_AUTO);
+    o.slab_bytes = 16u << 20;
+    o.mem_bytes = 160u << 20;
+    o.weights.bytes = 60u << 20;
+    en = open_engine(&w, &o);
+    sl_engine_stats(en, &st);
+    assert_true(st.slabs * st.slab_bytes + o.weights.bytes <= o.mem_bytes / 5 * 4);
+    expect_good(&w, do_task(en, 0));
+    sl_engine_close(en);
+    world_close(&w);
+}
+
 /* Closing at any time ends at once and loses nothing (the sanitizers look). */
 static void test_close(void **state)
 {
@@ -208,6 +231,7 @@ int main(void)
         cmocka_unit_test(test_forbidden_uring), /* first: it forks */
         cmocka_unit_test(test_few_descriptors),
         cmocka_unit_test(test_no_room),
+        cmocka_unit_test(weights_have_their_room),
         cmocka_unit_test(test_close),
         cmocka_unit_test(test_larger_than_memory),
     };
