@@ -145,6 +145,13 @@ static int catch_up(struct sl_coord *c, struct sl_error *e)
     return rc;
 }
 
+/* All that was wanted is on the disk. */
+static void works_again(struct sl_coord *c)
+{
+    c->failed.code = 0;
+    c->patient_ms = 0;
+}
+
 /* Takes the end of the commit under way. */
 static int end_commit(struct sl_coord *c, bool wait, struct sl_error *e)
 {
@@ -154,7 +161,7 @@ static int end_commit(struct sl_coord *c, bool wait, struct sl_error *e)
         return 0;
     c->committing = false;
     SL_TRY(rc);
-    c->failed.code = 0;
+    works_again(c);
     c->stats.commits++;
     SL_TRY(committed(c, c->tx - 1, e));
     return catch_up(c, e);
@@ -171,7 +178,7 @@ static int begin_commit(struct sl_coord *c, struct sl_error *e)
         return 0;
     }
     SL_TRY(sl_queue_commit(c->q, e));
-    c->failed.code = 0;
+    works_again(c);
     c->stats.commits++;
     return committed(c, tx, e);
 }
@@ -183,8 +190,10 @@ static int flush(struct sl_coord *c, bool all, struct sl_error *e)
     SL_TRY(coord_schedule(c, e));
     if (c->committing)
         return 0;
-    if (!sl_queue_uncommitted(c->q))
+    if (!sl_queue_uncommitted(c->q)) {
+        works_again(c);
         return committed(c, c->tx++, e); /* what is written from here on is not on disk yet */
+    }
     if (!c->tx_ms)
         c->tx_ms = c->now.run_ms;
     if (all || c->n_waiting || c->n_events || c->now.run_ms >= c->tx_ms + SL_COORD_LEASES_MS)
@@ -195,7 +204,7 @@ static int flush(struct sl_coord *c, bool all, struct sl_error *e)
 int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e)
 {
     if (rc < 0) {
-        if (!c->failed.code)
+        if (!c->patient_ms)
             c->patient_ms = c->now.run_ms + PATIENCE_MS;
         c->broken = true;
         c->failed = *e;
@@ -220,6 +229,7 @@ static int try_disk(struct sl_coord *c, bool last, struct sl_error *e)
         return e->code;
     }
     c->failed.code = 0;
+    c->changes++; /* jobs have another reason */
     sl_coord_woke(c, c->now);
     return coord_broke(c, catch_up(c, e), e);
 }
@@ -255,7 +265,7 @@ int sl_coord_settle(struct sl_coord *c, struct sl_now now, struct sl_error *e)
 {
     do
         SL_TRY(flush_or_recover(c, now, true, e));
-    while (c->committing || sl_queue_uncommitted(c->q));
+    while (c->committing || (!c->failed.code && sl_queue_uncommitted(c->q)));
     return 0;
 }
 

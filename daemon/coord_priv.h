@@ -196,7 +196,7 @@ struct sl_coord {
     bool broken;            /* the queue failed: read everything again */
     struct sl_error failed; /* why; code 0 once a commit succeeded again */
     uint64_t try_ms;        /* when that is tried next */
-    uint64_t patient_ms;    /* until then clients' changes wait for it */
+    uint64_t patient_ms;    /* until then clients' changes wait for it; 0: all that came is on the disk */
     uint64_t refused_hellos;
     char refused_hello[1200];
     uint64_t changes;       /* rises with whatever a status shows */

@@ -120,8 +120,8 @@ void sl_queue_remove(const char *path);
  * nothing. After an error nothing of it happened: what was built on it in
  * memory must be read again. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_queue_commit(struct sl_queue *q, struct sl_error *e) SL_MUST_USE;
-/* Effect: writes and commits something of no consequence (epochs are reserved), to see whether that can be done. Only
- * while nothing is uncommitted. Errors: SL_ENOSPACE, SL_EFAIL. */
+/* Effect: writes something of no consequence (epochs are reserved) and commits it with what is uncommitted, to see
+ * whether that can be done. After an error nothing of it happened. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_queue_try(struct sl_queue *q, struct sl_error *e) SL_MUST_USE;
 /* Returns whether something was written since the last commit. */
 bool sl_queue_uncommitted(const struct sl_queue *q);

@@ -4,8 +4,6 @@
 
 #include "daemon/committer.h"
 
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 static unsigned syncs;
@@ -228,16 +226,6 @@ static void a_commit_that_fails_is_as_if_nothing_was_said(void **state)
     assert_int_equal(submit(w, C, "b", ""), 2);
 }
 
-static void room_for_files(bool room)
-{
-    struct rlimit now;
-
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &now);
-    now.rlim_cur = room ? now.rlim_max : 1;
-    setrlimit(RLIMIT_FSIZE, &now);
-}
-
 /* A second later: the disk is tried, in vain. What is sent goes to the inboxes. */
 static void still_full(struct world *w)
 {
@@ -321,6 +309,59 @@ static void only_so_much_is_held_back(void **state)
     assert_int_equal(done, 1024);
 }
 
+/* There is room for what is tried, and none for what a client wants: it is told all the same. */
+static void what_never_fits_is_refused(void **state)
+{
+    struct world *w = *state;
+    char spec[400];
+    unsigned told = 0, tries = 0;
+
+    snprintf(spec, sizeof spec, world_spec, "m", "c");
+    begin(w);
+    disk.broken = true;
+    while (!told && ++tries < 20) {
+        disk.over = disk.busy;
+        assert_true(sl_coord_flush(w->c, w->now, &w->e) <= 0);
+        w->now.run_ms += 500;
+        if (sl_coord_committing(w->c))
+            continue;
+        assert_true(sl_coord_failing(w->c) && sl_coord_readable(w->c));
+        say_quietly(w, C, "{\"v\":3,\"m\":\"hello\",\"role\":\"client\",\"version\":\"t\",\"instance\":"
+                    "\"00000000000000000000000000000009\",\"name\":\"n\",\"host\":\"h\"}");
+        say_quietly(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"c\",\"specs\":[%s]}", spec);
+        deliver(w);
+        told = heard(w, C, SL_M_ERROR) != NULL;
+    }
+    assert_int_equal(told, 1);
+    assert_in_range(tries, 8, 16);
+}
+
+/* Who watches sees that the disk failed, and that it does no more. */
+static void watchers_see_the_end_of_it(void **state)
+{
+    struct world *w = *state;
+    const cJSON *jobs;
+
+    client(w, C);
+    submit(w, C, "a", "");
+    room_for_files(false);
+    say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
+    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
+    deliver(w);
+    client(w, C);
+    say(w, C, "{\"v\":3,\"m\":\"watch\",\"every_ms\":100}");
+    still_full(w);
+    jobs = sl_get(expect(w, C, SL_M_STATUS), "jobs");
+    assert_non_null(strstr(sl_get_str(cJSON_GetArrayItem(jobs, 0), "reason"), "the daemon's queue failed: "));
+    room_for_files(true);
+    w->now.run_ms += 1000;
+    deliver(w);
+    assert_int_equal(sl_coord_tick(w->c, w->now, &w->e), 0);
+    deliver(w);
+    jobs = sl_get(expect(w, C, SL_M_STATUS), "jobs");
+    assert_string_equal(sl_get_str(cJSON_GetArrayItem(jobs, 0), "reason"), "no worker is connected");
+}
+
 static void only_so_much_waits(void **state)
 {
     struct world *w = *state;
@@ -357,6 +398,8 @@ int main(void)
         TEST(a_commit_that_fails_is_as_if_nothing_was_said),
         TEST(a_full_disk_answers_questions),
         TEST(only_so_much_is_held_back),
+        TEST(what_never_fits_is_refused),
+        TEST(watchers_see_the_end_of_it),
         TEST(only_so_much_waits),
     };
 

@@ -175,6 +175,28 @@ static void a_damaged_discard_is_passed_over(void **state)
     expect(w, C, SL_M_DONE);
 }
 
+/* That it is told is not written while the disk is full: a daemon may stop all the same. */
+static void a_full_disk_ends_nothing(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    submit(w, C, "a", "");
+    submit(w, C, "b", "");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    expect(w, C, SL_M_DONE);
+    alter(w, "UPDATE tasks SET state = 9 WHERE job = 1 AND task = 65536");
+    world_start(w);
+    client(w, C);
+    room_for_files(false);
+    say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[2]}");
+    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
+    alarm(20);
+    assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+    alarm(0);
+    room_for_files(true);
+}
+
 /* As an earlier release took it: it would be published, and that told, without an end. */
 static void too_long_an_output_fails_once(void **state)
 {
@@ -228,6 +250,7 @@ int main(void)
         TEST(a_damaged_job_hides_no_other),
         TEST(a_job_with_damaged_tasks_is_told),
         TEST(a_damaged_discard_is_passed_over),
+        TEST(a_full_disk_ends_nothing),
         TEST(too_long_an_output_fails_once),
         TEST(too_long_a_specification_fails_once),
     };

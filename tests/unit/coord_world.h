@@ -5,12 +5,14 @@
 #include "daemon/coordinator.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
@@ -330,6 +332,17 @@ static inline void run_all(struct world *w, unsigned v)
                 expect(w, v, SL_M_ACK);
             }
     }
+}
+
+/* Whether the disk takes anything. */
+static inline void room_for_files(bool room)
+{
+    struct rlimit now;
+
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &now);
+    now.rlim_cur = room ? now.rlim_max : 1;
+    setrlimit(RLIMIT_FSIZE, &now);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
