@@ -415,7 +415,8 @@ int coord_on_submit(struct ask *a, struct sl_error *e) SL_MUST_USE;
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);
 /* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots (one that is not there
- * now is no reason), or its output's or the specification itself have no room in a message, as an earlier release took them. */
+ * now is no reason), or its output's or the specification itself have no room in a message, as an earlier release took
+ * them. SL_EFAIL: no memory to tell. */
 int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_error *why) SL_MUST_USE;
 /* Effect: jobs that have not ended, are not held and are so, fail. */
 int coord_fail_impossible(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;

@@ -96,12 +96,14 @@ int coord_fail_impossible(struct sl_coord *c, struct sl_error *e)
     for (uint32_t i = 0; i < c->n_jobs; i++) {
         struct job *j = c->jobs[i];
         char advice[96] = "", text[1024];
-        struct sl_error why;
-        bool fitting = fits(j->spec, &why) == 0;
+        struct sl_error why, ignored;
+        int rc;
 
-        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || (fitting && coord_possible(c, j, &why) == 0))
+        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || (rc = coord_possible(c, j, &why)) == 0)
             continue;
-        if (fitting)
+        if (rc != SL_EUSAGE)
+            return sl_fail(e, rc, "%s", why.text);
+        if (fits(j->spec, &ignored) == 0)
             snprintf(advice, sizeof advice, "; start sluiced with a root for it again, and 'sluice retry %llu' goes on",
                      (unsigned long long)j->id);
         snprintf(text, sizeof text, "%.900s%s", why.text, advice);

@@ -242,6 +242,33 @@ static void too_long_a_specification_fails_once(void **state)
     expect(w, C, SL_M_DONE);
 }
 
+static void *small_alone(size_t n)
+{
+    return n > 2048 ? NULL : malloc(n);
+}
+
+/* A daemon that has no memory for a moment does not start, and takes nothing from anybody. */
+static void no_memory_fails_no_job(void **state)
+{
+    cJSON_Hooks hooks = {small_alone, free};
+    struct world *w = *state;
+    struct sl_coord_opts o = {.version = "t", .daemon_id = "000102030405060708090a0b0c0d0e0f"};
+
+    client(w, C);
+    submit(w, C, "a", "");
+    alter(w, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 256) "
+             "UPDATE jobs SET spec = replace(spec, '\"source\":', '\"options\":{\"include_weights\":[' || "
+             "(SELECT group_concat('\"' || hex(zeroblob(8)) || '\"') FROM n) || ']},\"source\":')");
+    assert_int_equal(sl_queue_open(w->path, &w->q, &w->e), 0);
+    cJSON_InitHooks(&hooks);
+    assert_int_equal(sl_coord_open(w->q, &o, w->now, &w->c, &w->e), SL_EFAIL);
+    cJSON_InitHooks(NULL);
+    world_stop(w);
+    world_start(w);
+    client(w, C);
+    assert_string_equal(state_of(w, C, 1), "queued: no worker is connected");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +280,7 @@ int main(void)
         TEST(a_full_disk_ends_nothing),
         TEST(too_long_an_output_fails_once),
         TEST(too_long_a_specification_fails_once),
+        TEST(no_memory_fails_no_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
