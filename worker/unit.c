@@ -525,7 +525,10 @@ static uint64_t packed_needs(const struct sl_unit_env *env, const struct sl_out_
         s = source_of(env, i);
         set_run(&s, i, 0, n, &r);
         bytes = run_room(&s, &r) + n / ti->block * ti->bytes + ti->bytes + 2 * 4096;
-        need += t->transform == SL_PRODUCT || bytes > need ? bytes : 0;
+        if (t->transform == SL_PRODUCT)
+            need += bytes;
+        else if (bytes > need)
+            need = bytes;
     }
     return need;
 }
@@ -544,7 +547,8 @@ void sl_unit_needs(const struct sl_unit_env *env, struct sl_needs *n)
             continue;
         need = packed_needs(env, t, ti);
         n->slab = need > n->slab && need <= ROW_BYTES_MAX ? need : n->slab;
-        for (uint32_t k = t->first_src; k < t->first_src + t->n_src && need <= ROW_BYTES_MAX; k++) {
+        /* Of all that may lie in such a slab: what is needed is rounded up. */
+        for (uint32_t k = t->first_src; k < t->first_src + t->n_src && need <= ROW_BYTES_MAX + 2 * 4096; k++) {
             uint64_t band = sl_packed_band(&p->model->src[k]);
 
             n->band = band > n->band ? band : n->band;

@@ -82,10 +82,37 @@ static void units_fit_their_slabs(void **state)
     assert_true(small > 100);
 }
 
+/* Two sources that lie in one tensor are not in a slab at once. */
+static void needs_are_those_of_one_row(void **state)
+{
+    struct sl_needs both, each[2];
+    struct world w;
+
+    (void)state;
+    world_open(&w);
+    world_file(&w, "a.safetensors");
+    for (uint32_t i = 0; i < 2; i++)
+        world_pack(&w, world_source(&w, 0, i ? "fine" : "coarse", SL_DTYPE_I4, 16, 1024, SL_DTYPE_F16, 1, i ? 32 : 128), true, false, SL_PACKED_GPTQ);
+    add(&w, world_out(&w, "both", SL_TYPE_Q8_0, SL_COPY, 1024, 16, 2, 0, 2), 0);
+    for (uint32_t i = 0; i < 2; i++)
+        add(&w, world_out(&w, i ? "second" : "first", SL_TYPE_Q8_0, SL_COPY, 1024, 16, 0, i, 1), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct sl_plan p = w.plan;
+
+        p.tensors += i;
+        p.n_tensors = 1;
+        sl_unit_needs(&(struct sl_unit_env){.ck = &w.ck, .plan = &p, .slab_bytes = 1 << 20}, i ? &each[i - 1] : &both);
+    }
+    assert_true(each[0].slab < each[1].slab);
+    assert_int_equal(both.slab, each[1].slab);
+    world_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(units_fit_their_slabs),
+        cmocka_unit_test(needs_are_those_of_one_row),
     };
 
     return cmocka_run_group_tests_name("units", tests, NULL, NULL);
