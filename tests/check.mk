@@ -5,6 +5,8 @@ UNIT_SRCS := $(wildcard tests/unit/*_test.c)
 UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
 TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c)) \
              $(patsubst tests/preload/%.c,$(B)/tools/%.so,$(wildcard tests/preload/*.c))
+# The fuzz targets that tests/fuzz/seeds.py has first inputs for, without libFuzzer.
+REPLAYS   := $(patsubst %,$(B)/fuzz/%_replay,checkpoint config gguf_plan metadata recipe settings spec tokenizer)
 # The long ones first, so that two at a time end together.
 TAP_LONG  := $(addprefix tests/tap/,resume.t kernels_differ.t llama.t mixtures.t service.t faults.t soak.t netns.t llama_quantize.t \
              imatrix_llama.t build.t convert.t)
@@ -154,8 +156,6 @@ error-table: test-tools test-programs
 # Some seconds of the readers without libFuzzer are in `make check` (tests/tap/fuzz_readers.t).
 FUZZ_SECONDS = $(or $(SECONDS),60)
 FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
-# Those that seeds.py has first inputs for.
-REPLAYS   := $(patsubst %,$(B)/fuzz/%_replay,checkpoint config gguf_plan metadata recipe settings spec tokenizer)
 DIFFER    := $(B)/fuzz/kernels_differ
 GGML_LIB   = $(wildcard build/npm/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-base.so)
 
