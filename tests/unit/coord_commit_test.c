@@ -226,6 +226,17 @@ static void a_commit_that_fails_is_as_if_nothing_was_said(void **state)
     assert_int_equal(submit(w, C, "b", ""), 2);
 }
 
+/* The disk is full from here on: what the client asks for fails, and it says hello again. */
+static void disk_fills(struct world *w)
+{
+    room_for_files(false);
+    say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
+    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
+    deliver(w);
+    expect(w, C, SL_M_REHELLO);
+    client(w, C);
+}
+
 /* A second later: the disk is tried, in vain. What is sent goes to the inboxes. */
 static void still_full(struct world *w)
 {
@@ -248,13 +259,8 @@ static void a_full_disk_answers_questions(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 1);
     deliver(w);
     snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
-    room_for_files(false);
-    say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
-    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
-    deliver(w);
+    disk_fills(w);
     expect(w, 1, SL_M_REHELLO);
-    expect(w, C, SL_M_REHELLO);
-    client(w, C);
     /* For longer than a lease. Workers wait, and a client's changes for five seconds. */
     for (unsigned i = 0; i < 12; i++) {
         if (i % 4 == 0)
@@ -291,11 +297,7 @@ static void only_so_much_is_held_back(void **state)
 
     client(w, C);
     submit(w, C, "a", "");
-    room_for_files(false);
-    say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
-    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
-    deliver(w);
-    client(w, C);
+    disk_fills(w);
     for (unsigned i = 0; i < 1100; i++)
         say_quietly(w, 1, "{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":"
                     "\"00000000000000000000000000000001\",\"name\":\"n1\",\"host\":\"h\",\"bytes\":\"1\"}");
@@ -344,11 +346,7 @@ static void watchers_see_the_end_of_it(void **state)
 
     client(w, C);
     submit(w, C, "a", "");
-    room_for_files(false);
-    say_quietly(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
-    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
-    deliver(w);
-    client(w, C);
+    disk_fills(w);
     say(w, C, "{\"v\":3,\"m\":\"watch\",\"every_ms\":100}");
     still_full(w);
     jobs = sl_get(expect(w, C, SL_M_STATUS), "jobs");
