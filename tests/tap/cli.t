@@ -63,8 +63,8 @@ fails('--format json', 2, qr/: --format: 'json': expected dat or gguf$/, $SLUICE
 fails('--override-kv x', 2, qr/override-kv/, @convert, '--recipe', 'q4_k_m', '--override-kv', 'x');
 fails('output folder is not there', 2, qr/nowhere/, $SLUICE, 'convert', $TINY, '-o', "$dir/nowhere/x.gguf", '--recipe', 'q4_k_m');
 my $deep = abs_path($dir);
-my $more = 504 - length("$deep/o.sluice-journal");
-$deep .= '/d' x int($more / 2) . 'd' x ($more % 2);
+my $over = 504 - length("$deep/o.sluice-journal");
+$deep .= '/d' x int($over / 2) . 'd' x ($over % 2);
 make_path($deep);
 fails('a path too long for the journal', 2, qr/oo\.sluice-journal: the path has 505 bytes, and a database's may have 504; choose a folder with a shorter path$/,
     $SLUICE, 'convert', $TINY, '-o', "$deep/oo.gguf", '-r', 'q4_k_m', '-q');
