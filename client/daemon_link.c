@@ -34,6 +34,7 @@ struct daemon_link {
     uint32_t heartbeat_ms, timeout_ms;
     uint64_t last_in, last_out, last_hello, last_connect; /* sl_boot_ms */
     uint64_t next_id;
+    char told[1024];                  /* why the request under way has no answer yet; "": the daemon did not say */
 };
 
 static const char *advice(const struct daemon_link *l, int error)
@@ -285,6 +286,8 @@ static int no_welcome(const struct daemon_link *l, struct sl_error *e)
         return sl_fail(e, SL_EINTERRUPTED, "interrupted");
     if (sl_dealer_nowhere(l->dealer))
         return sl_fail(e, SL_EUNREACHABLE, "%s: %s", l->endpoint, sl_dealer_nowhere(l->dealer));
+    if (l->told[0])
+        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s gave no answer in %.1f s: %s", l->endpoint, l->timeout_ms / 1000.0, l->told);
     if (ipc ? error == 0 : l->ever)
         return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s %s, but gave no answer in %.1f s; its log says why "
                        "('journalctl -u sluiced')", l->endpoint, ipc ? "runs" : "answered before", l->timeout_ms / 1000.0);
@@ -404,7 +407,7 @@ void daemon_link_close(struct daemon_link *l)
 
 /* Whether m answers the request with this id: 1 in *answer, 0 when it is
  * something else (then it is freed). */
-static int is_answer(struct sl_msg *m, const char *id, enum sl_message_id expected,
+static int is_answer(struct daemon_link *l, struct sl_msg *m, const char *id, enum sl_message_id expected,
                      struct sl_error *e)
 {
     const char *re = sl_get_str(m->tree, "re");
@@ -416,6 +419,8 @@ static int is_answer(struct sl_msg *m, const char *id, enum sl_message_id expect
         rc = m->id == SL_M_ERROR ? sl_msg_fail(m, e)
              : sl_fail(e, SL_EFAIL, "the daemon answers with %s, not %s", sl_message(m->id)->name,
                        sl_message(expected)->name);
+    } else if (!re && m->id == SL_M_ERROR) {
+        copy(l->told, sizeof l->told, sl_get_str(m->tree, "text"));
     }
     sl_msg_free(m);
     return rc;
@@ -428,6 +433,7 @@ static int exchange(struct daemon_link *l, const struct sl_msg *request, const c
     uint64_t end = now_ms() + l->timeout_ms;
     bool sent = false;
 
+    l->told[0] = '\0';
     for (;;) {
         uint64_t now = now_ms();
         int rc;
@@ -441,13 +447,15 @@ static int exchange(struct daemon_link *l, const struct sl_msg *request, const c
         rc = daemon_link_next(l, sent ? (int)(end - now < ASK_EVERY_MS ? end - now : ASK_EVERY_MS) : 20,
                               m, e);
         SL_TRY(rc);
-        if (!l->open || rc == DAEMON_LINK_LOST || rc == DAEMON_LINK_BACK)
+        if (!l->open || rc == DAEMON_LINK_LOST || rc == DAEMON_LINK_BACK) {
             sent = false;
-        else if (rc == DAEMON_LINK_NOTHING && sent)
+            l->told[0] = '\0';
+        } else if (rc == DAEMON_LINK_NOTHING && sent) {
             SL_TRY(say(l, SL_M_PING, "n", ++l->next_id, e)); /* a new daemon answers rehello */
+        }
         if (rc != DAEMON_LINK_MESSAGE)
             continue;
-        rc = is_answer(m, id, expected, e);
+        rc = is_answer(l, m, id, expected, e);
         if (rc != 0)
             return rc;
     }

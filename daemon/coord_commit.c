@@ -1,28 +1,75 @@
 #include "daemon/coord_priv.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define DEFERRED_MAX 1024
+#define DEFERRED_ROOM (32u << 20) /* more than any message needs */
 #define TRY_MS 1000 /* after a commit that failed */
 #define PATIENCE_MS 5000 /* of a client that would change something */
 
 /* ---- what comes during a commit, or while the disk fails */
 
+/* Takes out a hello that the worker of this one has said before: it gave up waiting for an answer. */
+static void drop_former_hello(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m)
+{
+    for (uint32_t i = 0; i < c->n_deferred; i++) {
+        struct deferred *d = &c->deferred[i];
+
+        if (d->m.id != SL_M_HELLO || strcmp(d->from.user, from->user) != 0 ||
+            strcmp(sl_get_str(d->m.tree, "instance"), sl_get_str(m->tree, "instance")) != 0)
+            continue;
+        sl_msg_free(&d->m);
+        c->deferred_room -= d->room;
+        memmove(d, d + 1, (--c->n_deferred - i) * sizeof *d);
+        return;
+    }
+}
+
+static bool is_full(const struct sl_coord *c, size_t more)
+{
+    return c->n_deferred >= DEFERRED_MAX || c->deferred_room + more > DEFERRED_ROOM;
+}
+
+/* Says why its answer takes long. */
+static int tell_waits(struct sl_coord *c, uint64_t peer, enum sl_message_id id, struct sl_error *e)
+{
+    struct sl_error why;
+
+    sl_fail(&why, c->failed.code, "the daemon's queue failed: %.900s; what was asked waits for it", c->failed.text);
+    return coord_send_error(c, peer, NULL, sl_message(id)->name, &why, e);
+}
+
+/* While the disk fails. Returns 1 when m is to be held back; 0: it is not, by who sent it a worker repeats it. */
+static int make_room(struct sl_coord *c, const struct session *s, const struct sl_peer *from, const struct sl_msg *m,
+                     const char *re, size_t room, struct sl_error *e)
+{
+    bool full;
+
+    if (m->id == SL_M_HELLO)
+        drop_former_hello(c, from, m);
+    full = is_full(c, room);
+    if (s && !s->worker)
+        SL_TRY(full ? coord_refuse_change(c, from->id, re, m->id, e) : tell_waits(c, from->id, m->id, e));
+    return !full;
+}
+
 int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *from, struct sl_msg *m,
                 const char *re, struct sl_error *e)
 {
+    size_t room = coord_room_of(m->tree);
     struct deferred *d;
+    int rc = c->committing ? 1 : make_room(c, s, from, m, re, room, e);
 
-    if (!c->committing && c->n_deferred >= DEFERRED_MAX) { /* who sent it repeats it */
+    if (rc == 1)
+        rc = coord_grow(&c->deferred, c->n_deferred, &c->cap_deferred, sizeof *c->deferred, e) < 0 ? SL_EFAIL : 1;
+    if (rc != 1) {
         sl_msg_free(m);
-        return 0;
-    }
-    if (coord_grow(&c->deferred, c->n_deferred, &c->cap_deferred, sizeof *c->deferred, e) < 0) {
-        sl_msg_free(m);
-        return SL_EFAIL;
+        return rc;
     }
     d = &c->deferred[c->n_deferred++];
-    *d = (struct deferred){.from = *from, .m = *m};
+    *d = (struct deferred){.from = *from, .m = *m, .room = room};
+    c->deferred_room += room;
     snprintf(d->re, sizeof d->re, "%s", re);
     if (s) {
         s->seen_ms = c->now.run_ms;
@@ -36,6 +83,7 @@ void coord_drop_deferred(struct sl_coord *c)
     for (uint32_t i = 0; i < c->n_deferred; i++)
         sl_msg_free(&c->deferred[i].m);
     c->n_deferred = 0;
+    c->deferred_room = 0;
 }
 
 bool coord_refuses_changes(const struct sl_coord *c)
@@ -67,6 +115,7 @@ static int refuse_deferred(struct sl_coord *c, struct sl_error *e)
         }
         rc = coord_refuse_change(c, d->from.id, d->re, d->m.id, e);
         sl_msg_free(&d->m);
+        c->deferred_room -= d->room;
     }
     c->n_deferred = n;
     return rc;
@@ -286,5 +335,5 @@ uint64_t sl_coord_committing(const struct sl_coord *c)
 
 bool sl_coord_full(const struct sl_coord *c)
 {
-    return c->committing && c->n_deferred >= DEFERRED_MAX;
+    return c->committing && is_full(c, 0);
 }

@@ -78,18 +78,24 @@ int coord_send_early(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct
     return send_message(c, peer, m, true, e);
 }
 
-int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
-                 const struct sl_error *why, struct sl_error *e)
+int coord_send_error(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
+                     const struct sl_error *why, struct sl_error *e)
 {
     struct sl_msg m;
 
-    c->stats.refused++;
     SL_TRY(sl_msg_new(SL_M_ERROR, re, &m, e));
     sl_put_uint(m.tree, "code", (uint64_t)-why->code);
     sl_put_text(m.tree, "text", why->text);
     if (name && *name)
         sl_put_str(m.tree, "message", name);
     return coord_send(c, peer, &m, e);
+}
+
+int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
+                 const struct sl_error *why, struct sl_error *e)
+{
+    c->stats.refused++;
+    return coord_send_error(c, peer, re, name, why, e);
 }
 
 int coord_send_simple(struct sl_coord *c, uint64_t peer, enum sl_message_id id, const char *re,

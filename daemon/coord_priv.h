@@ -140,6 +140,7 @@ struct grant {
 struct deferred {
     struct sl_peer from;
     struct sl_msg m;
+    size_t room;            /* coord_room_of */
     char re[65];
 };
 
@@ -178,6 +179,7 @@ struct sl_coord {
     uint32_t n_waiting, cap_waiting;
     struct deferred *deferred;
     uint32_t n_deferred, cap_deferred;
+    size_t deferred_room;   /* of them all */
     struct unwritten *unwritten;
     uint32_t n_unwritten, cap_unwritten;
     struct sl_committer *committer; /* NULL: commits are made here */
@@ -221,7 +223,9 @@ struct worker *coord_worker(struct sl_coord *c, const char *instance);
 /* Effect: forgets the connection; a worker on it keeps its leases until they run out. */
 void coord_drop_session(struct sl_coord *c, struct session *s);
 
-/* ---- coord_commit.c: what comes during a commit, or while the disk fails. Takes m. */
+/* ---- coord_commit.c */
+/* Effect: holds back what comes during a commit, or while the disk fails; then a client that wants a change is told so,
+ * and where there is no more room it is refused, and a worker's message dropped. Takes m. */
 int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *from, struct sl_msg *m,
                 const char *re, struct sl_error *e) SL_MUST_USE;
 /* Returns whether the disk has failed for so long that a client's changes are refused. */
@@ -239,7 +243,10 @@ int coord_send(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct sl_er
  * something that must be heard before it waits. */
 int coord_send_early(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct sl_error *e)
     SL_MUST_USE;
-/* Effect: answers with `error`: the code and text of why, and the name of what was refused. */
+/* Effect: sends `error`: the code and text of why, and the name of the message that it is about. re NULL: no answer. */
+int coord_send_error(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
+                     const struct sl_error *why, struct sl_error *e) SL_MUST_USE;
+/* Effect: the same for a message that is refused by it. */
 int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
                  const struct sl_error *why, struct sl_error *e) SL_MUST_USE;
 /* A message of at most one number (field NULL: none). */

@@ -205,6 +205,9 @@ $id = submit(demo_spec('room', task_bytes => 50_000));
 until_job($id, 30, sub { $_[0]{done} });
 isnt(run('sh', '-c', "cat /dev/zero >/proc/$ALIVE{daemon}{pid}/root$RUN/state/hog")->{rc}, 0, 'its disk is full');
 ok(wait_log('daemon', qr/queue_failed: \S+queue: .*full \(free some room there\)/, 20), 'the daemon says so');
+$r = run($SLUICE, 'hold', $id, '--timeout', 1);
+ok($r->{rc} == 4 && $r->{err} =~ /no answer in 1\.0 s: the daemon's queue failed: .*free some room there\); what was asked waits for it$/,
+    'a client that has no patience says what it heard') or diag($r->{err});
 my @unanswered;
 for (1 .. 4) {
     $r = run($SLUICE, @$_, '--timeout', 3), $r->{rc} && push @unanswered, "@$_: $r->{err}" for ['queue'], ['show', $id], ['workers'];

@@ -251,6 +251,7 @@ static void a_full_disk_answers_questions(void **state)
     struct world *w = *state;
     struct got g = {0}, again[3];
     char held[160];
+    cJSON *t;
 
     client(w, C);
     worker(w, 1);
@@ -266,14 +267,19 @@ static void a_full_disk_answers_questions(void **state)
         if (i % 4 == 0)
             hello(w, 1, "worker", held);
         still_full(w);
-        if (i == 4)
-            assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "; nothing was changed"));
+        if (i == 4) { /* what waited until now */
+            t = expect(w, C, SL_M_ERROR);
+            assert_string_equal(sl_get_str(t, "re"), "0");
+            assert_non_null(strstr(sl_get_str(t, "text"), "; nothing was changed"));
+        }
         assert_null(heard(w, 1, SL_M_WELCOME));
         assert_non_null(strstr(state_of(w, C, 1), "running: the daemon's queue failed: "));
         say(w, C, "{\"v\":3,\"m\":\"workers\"}");
         expect(w, C, SL_M_WORKER_LIST);
         say(w, C, "{\"v\":3,\"m\":\"set\",\"id\":\"%u\",\"jobs\":[1],\"priority\":%u}", i, i);
-        assert_true((heard(w, C, SL_M_ERROR) != NULL) == (i >= 4));
+        t = expect(w, C, SL_M_ERROR);
+        assert_true((sl_get(t, "re") != NULL) == (i >= 4));
+        assert_non_null(strstr(sl_get_str(t, "text"), i >= 4 ? "; nothing was changed" : "; what was asked waits for it"));
     }
     w->now.run_ms += 1000;
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0); /* a daemon that stops can say so */
@@ -289,26 +295,74 @@ static void a_full_disk_answers_questions(void **state)
     assert_int_equal(granted(w, 1, again, 3), 2);
 }
 
-/* A peer that repeats itself while the disk is full does not fill the memory. */
+/* The worker with this number for an instance says hello, and names so many leases. */
+static void hello_of(struct world *w, unsigned instance, unsigned leases)
+{
+    char held[40000], *s = held;
+
+    for (unsigned i = 0; i < leases; i++)
+        s += sprintf(s, "%s{\"job\":1,\"task\":%u,\"epoch\":1}", i ? "," : "", i);
+    *s = '\0';
+    say_quietly(w, 1, "{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":\"%032u\",\"name\":\"n1\","
+                "\"host\":\"h\",\"bytes\":\"1\",\"held\":[%s]}", instance, held);
+}
+
+/* How many hellos were held back: they are answered when the disk has room again. */
+static unsigned held_back(struct world *w)
+{
+    unsigned n = 0;
+
+    room_for_files(true);
+    w->now.run_ms += 1000;
+    assert_int_equal(sl_coord_flush(w->c, w->now, &w->e), 0);
+    for (struct sl_outgoing out; sl_coord_next(w->c, &out); free(out.bytes))
+        n += memmem(out.bytes, out.n, "\"welcome\"", 9) != NULL;
+    return n;
+}
+
+/* Peers that repeat themselves while the disk is full do not fill the memory. */
 static void only_so_much_is_held_back(void **state)
 {
     struct world *w = *state;
-    unsigned done = 0;
 
     client(w, C);
     submit(w, C, "a", "");
     disk_fills(w);
     for (unsigned i = 0; i < 1100; i++)
-        say_quietly(w, 1, "{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":"
-                    "\"00000000000000000000000000000001\",\"name\":\"n1\",\"host\":\"h\",\"bytes\":\"1\"}");
+        hello_of(w, 100 + i, 0);
     assert_false(sl_coord_full(w->c));
     assert_non_null(strstr(state_of(w, C, 1), "the daemon's queue failed: "));
-    room_for_files(true);
-    w->now.run_ms += 1000;
-    assert_int_equal(sl_coord_flush(w->c, w->now, &w->e), 0);
-    for (struct sl_outgoing out; sl_coord_next(w->c, &out); free(out.bytes))
-        done += memmem(out.bytes, out.n, "\"welcome\"", 9) != NULL;
-    assert_int_equal(done, 1024);
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"id\":\"h\",\"jobs\":[1]}"); /* nobody repeats this one */
+    assert_string_equal(sl_get_str(expect(w, C, SL_M_ERROR), "re"), "h");
+    assert_int_equal(held_back(w), 1024);
+}
+
+static void large_messages_are_held_back_by_their_size(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    submit(w, C, "a", "");
+    disk_fills(w);
+    for (unsigned i = 0; i < 1024; i++)
+        hello_of(w, 100 + i, SL_HELD_MAX);
+    assert_in_range(held_back(w), 100, 300);
+}
+
+static void a_hello_takes_the_place_of_the_one_before(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    submit(w, C, "a", "");
+    disk_fills(w);
+    hello_of(w, 7, 0);
+    w->user[1] = "somebody else";
+    hello_of(w, 7, 0);
+    w->user[1] = NULL;
+    for (unsigned i = 0; i < 2000; i++)
+        hello_of(w, 7 + i % 2, i % 3);
+    assert_int_equal(held_back(w), 2);
 }
 
 /* There is room for what is tried, and none for what a client wants: it is told all the same. */
@@ -317,6 +371,7 @@ static void what_never_fits_is_refused(void **state)
     struct world *w = *state;
     char spec[400];
     unsigned told = 0, tries = 0;
+    const cJSON *t;
 
     snprintf(spec, sizeof spec, world_spec, "m", "c");
     begin(w);
@@ -330,9 +385,10 @@ static void what_never_fits_is_refused(void **state)
         assert_true(sl_coord_failing(w->c) && sl_coord_readable(w->c));
         say_quietly(w, C, "{\"v\":3,\"m\":\"hello\",\"role\":\"client\",\"version\":\"t\",\"instance\":"
                     "\"00000000000000000000000000000009\",\"name\":\"n\",\"host\":\"h\"}");
-        say_quietly(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"c\",\"specs\":[%s]}", spec);
+        say_quietly(w, C, "{\"v\":3,\"m\":\"submit\",\"id\":\"s\",\"key\":\"c\",\"specs\":[%s]}", spec);
         deliver(w);
-        told = heard(w, C, SL_M_ERROR) != NULL;
+        while ((t = heard(w, C, SL_M_ERROR)) != NULL)
+            told |= sl_get_str(t, "re") != NULL;
     }
     assert_int_equal(told, 1);
     assert_in_range(tries, 8, 16);
@@ -372,6 +428,17 @@ static void only_so_much_waits(void **state)
     assert_true(sl_coord_full(w->c));
 }
 
+static void large_messages_wait_by_their_size(void **state)
+{
+    struct world *w = *state;
+    unsigned n = 0;
+
+    begin(w);
+    for (; n < 1024 && !sl_coord_full(w->c); n++)
+        hello_of(w, 100 + n, SL_HELD_MAX);
+    assert_in_range(n, 100, 300);
+}
+
 /* Each time, not only when the log has grown. */
 static void what_is_acknowledged_is_synced(void **state)
 {
@@ -396,9 +463,12 @@ int main(void)
         TEST(a_commit_that_fails_is_as_if_nothing_was_said),
         TEST(a_full_disk_answers_questions),
         TEST(only_so_much_is_held_back),
+        TEST(large_messages_are_held_back_by_their_size),
+        TEST(a_hello_takes_the_place_of_the_one_before),
         TEST(what_never_fits_is_refused),
         TEST(watchers_see_the_end_of_it),
         TEST(only_so_much_waits),
+        TEST(large_messages_wait_by_their_size),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
