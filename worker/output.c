@@ -237,6 +237,17 @@ void output_free(struct output *o)
     memset(o, 0, sizeof *o);
 }
 
+/* Returns 0, or the code with what to do where an attribute forbids every change to a file or in a folder. */
+static int check_immutable(const char *path, int code, struct sl_error *e)
+{
+    struct statx st;
+
+    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, 0, &st) != 0 ||
+        !(st.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND)))
+        return 0;
+    return sl_fail(e, code, "%s is immutable, as 'lsattr -d' shows: 'chattr -i -a' by root ends that; or choose another output", path);
+}
+
 /* Removing a folder of that name, which it is not, changes nothing, and is forbidden with EPERM where the
  * rename will be: this process's rights decide, not its user. */
 int output_replaceable(const char *path, struct sl_error *e)
@@ -245,6 +256,7 @@ int output_replaceable(const char *path, struct sl_error *e)
 
     if (lstat(path, &st) != 0 || S_ISDIR(st.st_mode) || unlinkat(AT_FDCWD, path, AT_REMOVEDIR) == 0 || errno != EPERM)
         return 0;
+    SL_TRY(check_immutable(path, SL_EEXISTS, e));
     return sl_fail(e, SL_EEXISTS, "%s cannot be replaced: it is another user's, in a folder with the sticky bit, or "
                    "immutable; have its owner remove it, or choose another name", path);
 }
@@ -315,8 +327,12 @@ int output_check_space(const struct output *o, struct sl_error *e)
 
         need += bytes > got ? bytes - got : 0;
     }
-    if (access(o->dir, W_OK | X_OK) != 0)
-        return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir, sl_refusal(said, errno));
+    if (access(o->dir, W_OK | X_OK) != 0) {
+        int err = errno;
+
+        SL_TRY(check_immutable(o->dir, SL_EFAIL, e));
+        return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir, sl_refusal(said, err));
+    }
     SL_TRY(output_free_space(o, &have, e));
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",
@@ -366,6 +382,15 @@ struct made {
     ino_t ino;
 };
 
+static int cannot_make(const char *path, int err, struct sl_error *e)
+{
+    if (err == EEXIST || err == EPERM) /* of an earlier conversion, and it could not be removed; or it stands there to go on with */
+        SL_TRY(output_replaceable(path, e));
+    if (err == EEXIST)
+        return sl_fail(e, SL_EEXISTS, "%s: somebody else has made it just now", path);
+    return sl_fail(e, sl_write_code(err), "%s: %s", path, strerror(err));
+}
+
 static int reserve_one(const struct output *o, uint32_t i, bool fresh, bool *kept, struct made *made,
                        const struct output_watch *watch, struct sl_error *e)
 {
@@ -376,9 +401,9 @@ static int reserve_one(const struct output *o, uint32_t i, bool fresh, bool *kep
 
     SL_TRY(output_step(watch, 0));
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0666);
-    if (fd < 0 && errno == EEXIST) {
-        rc = sl_fail(e, SL_EEXISTS, "%s: somebody else has made it just now", path);
-    } else if (fd < 0 || fstat(fd, &st) != 0) {
+    if (fd < 0) {
+        rc = cannot_make(path, errno, e);
+    } else if (fstat(fd, &st) != 0) {
         rc = sl_fail(e, sl_write_code(errno), "%s: %s", path, strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
         rc = sl_fail(e, SL_EFAIL, "%s: not a regular file", path);

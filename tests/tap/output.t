@@ -67,6 +67,24 @@ SKIP: {
     fails('a folder that this user may not write in', 1, qr/^sluice convert: \Q$dir\E: no file can be made in this folder: Permission denied \(user id 4242\)$/, @as, @convert);
 }
 
+# What an attribute forbids every change to, root's too. What began earlier is to be removed, or gone on with.
+SKIP: {
+    spit("$dir/x.gguf.partial", '');
+    skip 'no attributes here', 9 if run('chattr', '+i', "$dir/x.gguf.partial")->{rc};
+    my $says = qr/ is immutable, as 'lsattr -d' shows: 'chattr -i -a' by root ends that; or choose another output$/;
+    fails('an immutable unfinished file', 13, qr/^sluice convert: \Q$dir\E\/x\.gguf\.partial$says/, @convert);
+    run_ok('it may be changed again', 'chattr', '-i', "$dir/x.gguf.partial");
+    run_ok('then it is converted', @convert, '--quiet');
+    run_ok('the file is immutable', 'chattr', '+a', "$dir/x.gguf");
+    fails('--force', 13, qr/^sluice convert: \Q$dir\E\/x\.gguf$says/, @convert, '--force');
+    run_ok('no more', 'chattr', '-a', "$dir/x.gguf");
+    unlink glob "$dir/*";
+    run_ok('an immutable folder', 'chattr', '+i', $dir);
+    fails('it is named', 1, qr/^sluice convert: \Q$dir\E$says/, @convert);
+    run_ok('and no more', 'chattr', '-i', $dir);
+}
+unlink glob "$dir/*";
+
 # The source's own parts are no former set.
 run_ok('a split source', $SLUICE, 'convert', $TINY, '--recipe', 'f16', '-o', "$dir/x.gguf", '--split-max-size', '30M', '--quiet');
 my $source = sums(ls($dir));
