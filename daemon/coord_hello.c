@@ -63,6 +63,7 @@ static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJS
     copy(w->device, sizeof w->device, sl_get_str(t, "device"));
     copy(w->version, sizeof w->version, sl_get_str(t, "version"));
     w->pid = sl_get_uint(t, "pid", 0);
+    w->process = w->pid == from->pid ? from->pid : 0; /* else it is a relay's, or of another container */
     w->mem = sl_get_uint(t, "mem", 0);
     w->threads = sl_get_uint(t, "threads", 0);
     w->peer = from->id;

@@ -90,6 +90,7 @@ struct worker {
     char instance[33], name[65], host[65], device[65], user[65], tensor[129];
     char version[33];       /* of its program */
     uint64_t pid, mem, threads;
+    uint64_t process;       /* its pid, where the transport proved that it is on this machine; 0: not known, or over */
     uint64_t peer;          /* 0: not connected */
     uint64_t seen_ms, progress_ms, bytes, rate;
     uint64_t cur_job, cur_task;

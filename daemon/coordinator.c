@@ -205,6 +205,29 @@ static int expire_worker(struct sl_coord *c, struct worker *w, struct sl_error *
     return 0;
 }
 
+/* Its process is gone, and with it whatever it was at: nobody has to wait for its leases. */
+static int end_dead(struct sl_coord *c, struct worker *w, struct sl_error *e)
+{
+    struct session *s = w->peer ? coord_session(c, w->peer) : NULL;
+
+    if (!w->process || !c->o.no_process || !c->o.no_process(c->o.user, w->process))
+        return 0;
+    if (s)
+        SL_TRY(coord_event(c, "worker_silent", NULL, -1, w->name, e, "its process %llu is gone; %u leases go back",
+                           (unsigned long long)w->process, w->n_held));
+    w->process = 0;
+    if (s)
+        coord_drop_session(c, s);
+    while (w->n_held > 0) {
+        struct held h = w->held[0];
+
+        c->stats.expired++;
+        SL_TRY(coord_event(c, "lease_lost", h.job, h.task, w->name, e, "the worker's process is gone; the task goes back"));
+        SL_TRY(coord_lose(c, w, h.job, h.task, e));
+    }
+    return 0;
+}
+
 static int tick_session(struct sl_coord *c, struct session *s, bool *gone, struct sl_error *e)
 {
     uint64_t beat = c->o.heartbeat_ms, now = c->now.run_ms;
@@ -229,8 +252,11 @@ int sl_coord_tick(struct sl_coord *c, struct sl_now now, struct sl_error *e)
     c->tick_due = c->committing;
     if (c->broken || c->committing)
         return 0;
-    for (uint32_t i = 0; rc == 0 && !c->failed.code && i < c->n_workers; i++)
-        rc = expire_worker(c, c->workers[i], e);
+    for (uint32_t i = 0; rc == 0 && !c->failed.code && i < c->n_workers; i++) {
+        rc = end_dead(c, c->workers[i], e);
+        if (rc == 0)
+            rc = expire_worker(c, c->workers[i], e);
+    }
     for (uint32_t i = 0; rc == 0 && i < c->n_sessions;) {
         bool gone;
 

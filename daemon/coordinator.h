@@ -35,6 +35,8 @@ struct sl_coord_opts {
     int (*check_path)(void *user, const char *path, bool output, struct sl_error *e);
     /* Says whether two names lead to one folder; NULL: equal names alone do. */
     bool (*same_folder)(void *user, const char *a, const char *b);
+    /* Says whether this machine has no process of that number; NULL: that is never known. */
+    bool (*no_process)(void *user, uint64_t pid);
     /* One call for each event that is durable now (logs, metrics). May be NULL. */
     void (*on_event)(void *user, const struct sl_event *ev);
     void *user;
@@ -48,6 +50,7 @@ struct sl_coord_opts {
 struct sl_peer {
     uint64_t id;                 /* of the connection, never 0 */
     enum sl_role role;           /* the most that it may be */
+    uint64_t pid;                /* of its process on this machine; 0: not known */
     char user[65];
 };
 
@@ -88,7 +91,7 @@ void sl_coord_close(struct sl_coord *c);
 int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8_t *bytes,
                      size_t n, struct sl_now now, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: expires leases, notices silent peers, ends back-offs, sends heartbeats
+/* Effect: expires leases, ends those of dead processes, notices silent peers, ends back-offs, sends heartbeats
  * and status. Call it at least each heartbeat_ms / 4. Errors: as sl_coord_receive. */
 int sl_coord_tick(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
 

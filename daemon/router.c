@@ -84,7 +84,7 @@ static int zap_request(void *zap, char frame[ZAP_FRAMES][256], size_t len[ZAP_FR
 }
 
 /* ":uid:gid:pid" at the end of a local peer's address. */
-static bool peer_uid(const char *address, unsigned long *uid)
+static bool peer_ids(const char *address, unsigned long *uid, unsigned long *pid)
 {
     const char *at = address + strlen(address);
     char *end;
@@ -97,6 +97,7 @@ static bool peer_uid(const char *address, unsigned long *uid)
         at--;
     }
     *uid = strtoul(at + 1, &end, 10);
+    *pid = strtoul(strrchr(address, ':') + 1, NULL, 10);
     return end != at + 1 && *end == ':';
 }
 
@@ -106,13 +107,13 @@ static enum sl_role judge(const struct sl_router *r, const struct listener *l,
 {
     const struct sl_allow_entry *a;
     char key[SL_KEY_CHARS + 1], number[24];
-    unsigned long uid;
+    unsigned long uid, pid;
 
     if (l->kind == LISTEN_PLAIN && strcmp(frame[5], "NULL") == 0) {
         strcpy(user, "local");
         return SL_ROLE_ADMIN;
     }
-    if (l->kind == LISTEN_IPC && strcmp(frame[5], "NULL") == 0 && peer_uid(frame[3], &uid)) {
+    if (l->kind == LISTEN_IPC && strcmp(frame[5], "NULL") == 0 && peer_ids(frame[3], &uid, &pid)) {
         snprintf(number, sizeof number, "%lu", uid);
         snprintf(user, 65, "uid:%lu", uid);
         if (uid == geteuid() || uid == 0)
@@ -134,12 +135,12 @@ static enum sl_role judge(const struct sl_router *r, const struct listener *l,
 static void note_refused(struct sl_router *r, char frame[ZAP_FRAMES][256], const size_t len[ZAP_FRAMES], int n)
 {
     char key[SL_KEY_CHARS + 1];
-    unsigned long uid;
+    unsigned long uid, pid;
 
     r->refused++;
     if (n == 7 && len[6] == 32 && strcmp(frame[5], "CURVE") == 0 && zmq_z85_encode(key, (const uint8_t *)frame[6], 32))
         snprintf(r->last_refused, sizeof r->last_refused, "key %s from %.80s", key, frame[3]);
-    else if (n == 6 && peer_uid(frame[3], &uid))
+    else if (n == 6 && peer_ids(frame[3], &uid, &pid))
         snprintf(r->last_refused, sizeof r->last_refused, "uid %lu", uid);
     else
         snprintf(r->last_refused, sizeof r->last_refused, "a peer without a key");
@@ -497,8 +498,11 @@ static bool connection(zmq_msg_t *m, unsigned listener, uint64_t *peer)
 static void identify(const struct listener *l, zmq_msg_t *body, struct sl_received *m)
 {
     const char *id = l->kind == LISTEN_INPROC ? "3 local" : zmq_msg_gets(body, "User-Id");
+    const char *address = l->kind == LISTEN_IPC ? zmq_msg_gets(body, "Peer-Address") : NULL;
+    unsigned long uid, pid;
 
     m->role = SL_ROLE_NONE;
+    m->pid = address && peer_ids(address, &uid, &pid) ? pid : 0;
     if (id && id[0] >= '1' && id[0] <= '3' && id[1] == ' ') {
         m->role = (enum sl_role)(id[0] - '0');
         snprintf(m->user, sizeof m->user, "%s", id + 2);

@@ -30,6 +30,7 @@ struct sl_router_opts {
 struct sl_received {
     uint64_t peer;           /* of the connection */
     enum sl_role role;
+    uint64_t pid;            /* of a local peer's process, as this one sees it; 0: not known */
     char user[65];           /* "uid:1000", a name of the allow-list, "local" */
     uint8_t *bytes;          /* the caller's: free */
     size_t n;

@@ -77,6 +77,12 @@ static bool same_folder(void *user, const char *a, const char *b)
     return same;
 }
 
+static bool no_process(void *user, uint64_t pid)
+{
+    (void)user;
+    return kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
 static void on_event(void *user, const struct sl_event *ev)
 {
     struct serve *s = user;
@@ -190,6 +196,7 @@ static int open_all(struct serve *s, struct sl_error *e)
         SL_TRY(open_own(s, e));
         co.check_path = check_path;
         co.same_folder = same_folder;
+        co.no_process = no_process;
     }
     SL_TRY(take_events(s, e));
     SL_TRY(sl_random_hex(s->id, e));
@@ -260,7 +267,7 @@ static int take_messages(struct serve *s, struct sl_error *why, struct sl_error 
         SL_TRY(rc = sl_router_receive(s->router, &m, e));
         if (rc == 0)
             break;
-        from = (struct sl_peer){.id = m.peer, .role = m.role};
+        from = (struct sl_peer){.id = m.peer, .role = m.role, .pid = m.pid};
         memcpy(from.user, m.user, sizeof from.user);
         failed = sl_coord_receive(s->coord, &from, m.bytes, m.n, now(), why);
         free(m.bytes);

@@ -2,11 +2,14 @@
 # read a certain place of the source (tests/preload/kernel_faults.c holds them there).
 use strict;
 use warnings;
+use IO::Select;
+use IO::Socket::UNIX;
 use KernelFaults;
+use POSIX ();
 use SluiceService;
 use SluiceTest;
 use Test::More;
-use Time::HiRes qw(sleep);
+use Time::HiRes qw(sleep time);
 
 my $LOSSES = 3;
 service_setup(daemon => { heartbeat => '100ms', lease => '1s', losses => $LOSSES });
@@ -89,6 +92,61 @@ $j = wait_job(submit(demo_spec('alone')), 20);
 ok($j->{state} eq 'failed' && $j->{code} == 2 && $j->{error} =~ / and 512 threads: \d+ MiB are needed$/, 'with nobody else the job fails')
     or diag(explain($j));
 stop_one($_) for qw(small daemon);
+
+# ---- a process that is gone from the daemon's machine is waited for by nobody; one behind a relay may live elsewhere
+start_one('daemon', args => ['--heartbeat', '5s', '--lease', '300s']);
+ok(wait_daemon(), 'a daemon with long leases');
+fault(hold => 1, path => "$RUN/src/", from => 200_000);
+$id = submit(demo_spec('dead'));
+ok($until_held->('same'), 'a worker at it');
+kill_one('same');
+no_fault();
+my $t0 = time;
+start_one('same');
+is_state(wait_job($id, 60), 'succeeded', 'killed and started again, of the same name: its tasks are taken again at once');
+cmp_ok(time - $t0, '<', 100, 'no lease was waited for');
+is(sha256("$OUT/dead.gguf"), sha256("$RUN/ref.gguf"), 'to the same file');
+like((events($id, qr/^lease_lost$/))[0]{text}, qr/^the worker's process is gone; the task goes back$/, 'as the log says');
+stop_one('same');
+
+sub relay { # from one socket to another, in a process of its own
+    my ($at, $to) = @_;
+    my $listen = IO::Socket::UNIX->new(Local => $at, Listen => 5) or die "$at: $!";
+    $ALIVE{relay} = { pid => fork // die("fork: $!"), name => 'relay' };
+    return if $ALIVE{relay}{pid};
+    my %other;
+    my $all = IO::Select->new($listen);
+    while (1) {
+        for my $from ($all->can_read) {
+            if ($from == $listen) {
+                my ($new, $far) = (scalar $listen->accept, IO::Socket::UNIX->new(Peer => $to));
+                POSIX::_exit(1) if !$new || !$far;
+                $all->add($new, $far);
+                @other{ $new, $far } = ($far, $new);
+            } elsif (sysread $from, my $bytes, 65536) {
+                syswrite $other{$from}, $bytes;
+            } else {
+                POSIX::_exit(0);
+            }
+        }
+    }
+}
+relay("$RUN/sock/relay", $ENDPOINT =~ s{^ipc://}{}r);
+fault(hold => 1, path => "$RUN/src/", from => 200_000);
+$id = submit(demo_spec('relayed'));
+start_one('far', env => faults_env(), args => ['--io', 'pread', '--connect', "ipc://$RUN/sock/relay"]);
+ok(await_held(sub { has_ended(job($id)) }), 'a worker behind a relay is at it');
+my $had = job($id)->{leased};
+kill_one('relay');
+unlink "$RUN/sock/relay";
+sleep 1;
+ok($had > 0 && job($id)->{leased} == $had, 'the relay ends: the leases stay') or diag(explain(job($id)));
+relay("$RUN/sock/relay", $ENDPOINT =~ s{^ipc://}{}r);
+no_fault();
+is_state(wait_job($id, 60), 'succeeded', 'the worker comes back with them');
+is(scalar(events($id, qr/^lease_lost$/)), 0, 'and none was lost');
+stop_one($_) for qw(far relay daemon);
+
 # A daemon that is gone without a word is not waited for by a worker that holds nothing and is told to end.
 start_one('daemon', args => ['--heartbeat', '5s', '--lease', '50s']);
 start_one('last');

@@ -33,9 +33,11 @@ struct world {
     } peer[PEERS];
     enum sl_role role[PEERS];
     const char *user[PEERS];  /* NULL: "u" */
+    uint64_t pid[PEERS];      /* 0: the transport tells none */
     bool background;          /* commits are made by a committer */
     bool slow;                /* their ends are not waited for */
     int (*check_path)(void *user, const char *path, bool output, struct sl_error *e); /* NULL: all may be named */
+    bool (*no_process)(void *user, uint64_t pid);
     struct sl_error e;
 };
 
@@ -49,7 +51,8 @@ static void world_start(struct world *w)
     const struct sl_coord_opts o = {.heartbeat_ms = 1000, .lease_ms = 10000, .version = "t",
                                     .bytes_version = "1", .state_dir = "/x", .roots = roots, .n_roots = 1,
                                     .daemon_id = "000102030405060708090a0b0c0d0e0f",
-                                    .background = w->background, .wake_fd = -1, .check_path = w->check_path};
+                                    .background = w->background, .wake_fd = -1, .check_path = w->check_path,
+                                    .no_process = w->no_process};
 
     if (sl_queue_open(w->path, &w->q, &w->e) < 0 || sl_coord_open(w->q, &o, w->now, &w->c, &w->e) < 0)
         fail_msg("%s", w->e.text);
@@ -116,7 +119,7 @@ static inline void say_quietly(struct world *w, unsigned p, const char *fmt, ...
     __attribute__((format(printf, 3, 4)));
 static inline void say_quietly(struct world *w, unsigned p, const char *fmt, ...)
 {
-    struct sl_peer from = {.id = p, .role = w->role[p]};
+    struct sl_peer from = {.id = p, .role = w->role[p], .pid = w->pid[p]};
     char text[60000];
     va_list ap;
 

@@ -11,7 +11,7 @@ static inline void start(struct world *w)
     static const char *const roots[] = {"/"};
     const struct sl_coord_opts o = {.heartbeat_ms = 1000, .lease_ms = 10000, .version = "t", .bytes_version = "1",
                                     .state_dir = "/x", .roots = roots, .n_roots = 1, .losses = LOSSES,
-                                    .daemon_id = "000102030405060708090a0b0c0d0e0f"};
+                                    .daemon_id = "000102030405060708090a0b0c0d0e0f", .no_process = w->no_process};
 
     if (sl_queue_open(w->path, &w->q, &w->e) < 0 || sl_coord_open(w->q, &o, w->now, &w->c, &w->e) < 0)
         fail_msg("%s", w->e.text);
