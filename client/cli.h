@@ -103,12 +103,12 @@ struct cli_plan_args {
     int keep_split;             /* quantize only: split as the source is */
     const char *model_name;
     const char *output_type, *embedding_type;
-    const char *tensor_type_file;
     int leave_output, pure;
     const char *rules;          /* "2026" or "2025" */
     const char *task_size;
     /* filled by cli_plan_on_val: repeatable options */
-    struct words tensor_type, override_kv, include_weights, exclude_weights;
+    struct words tensor_type;   /* in their order: CLI_PAIR and REGEX=TYPE, or CLI_PAIRS and the name of a file of such */
+    struct words override_kv, include_weights, exclude_weights;
     const char *imatrix;
     int allow_requantize;
     const uint32_t *prune;      /* quantize only: layers left out, ascending */
@@ -117,6 +117,8 @@ struct cli_plan_args {
     bool silent;                /* nothing is shown while a plan takes its time */
 };
 
+#define CLI_PAIR '='
+#define CLI_PAIRS '@'
 #define CLI_PLAN_TABLE_MAX 28
 /* Effect: fills table with the plan options, ended by POPT_TABLEEND, pointing into *a;
  * include it with POPT_ARG_INCLUDE_TABLE. Repeatable options arrive in

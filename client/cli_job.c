@@ -88,10 +88,11 @@ static int open_options(struct sl_job_plan *j, const struct cli_plan_args *a, st
     SL_TRY(cli_job_options(a, o, e));
     o->prefix = given.prefix;
     o->config_only = given.config_only;
-    for (int i = 0; i < a->tensor_type.n; i++)
-        SL_TRY(add_tensor_type(j, "--tensor-type", a->tensor_type.word[i], e));
-    if (a->tensor_type_file)
-        SL_TRY(read_tensor_types(j, a->tensor_type_file, e));
+    for (int i = 0; i < a->tensor_type.n; i++) {
+        const char *word = a->tensor_type.word[i];
+
+        SL_TRY(*word == CLI_PAIRS ? read_tensor_types(j, word + 1, e) : add_tensor_type(j, "--tensor-type", word + 1, e));
+    }
     for (int i = 0; i < a->override_kv.n; i++)
         SL_TRY(sl_parse_override_kv(&j->extra_kvs, a->override_kv.word[i], e));
     return 0;

@@ -1,8 +1,10 @@
 #include "client/cli.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { VAL_TENSOR_TYPE = CLI_PLAN_VAL, VAL_OVERRIDE_KV, VAL_INCLUDE, VAL_EXCLUDE };
+enum { VAL_TENSOR_TYPE = CLI_PLAN_VAL, VAL_TENSOR_TYPES, VAL_OVERRIDE_KV, VAL_INCLUDE, VAL_EXCLUDE };
 
 void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TABLE_MAX])
 {
@@ -22,7 +24,8 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
         CLI_TEXT("model-name", 0, &a->model_name, "value of general.name", "NAME"),
         CLI_CALL("tensor-type", 0, VAL_TENSOR_TYPE,
                  "type of the tensors whose name the pattern matches; may be repeated, first match wins", "REGEX=TYPE"),
-        CLI_TEXT("tensor-type-file", 0, &a->tensor_type_file, "file of such pairs, one a line or separated by spaces", "FILE"),
+        CLI_CALL("tensor-type-file", 0, VAL_TENSOR_TYPES,
+                 "file of such pairs, one a line or separated by spaces; may be repeated", "FILE"),
         CLI_TEXT("output-tensor-type", 0, &a->output_type, "type of output.weight", "TYPE"),
         CLI_TEXT("token-embedding-type", 0, &a->embedding_type, "type of token_embd.weight", "TYPE"),
         CLI_FLAG("leave-output-tensor", 0, &a->leave_output, "do not quantize output.weight"),
@@ -46,12 +49,24 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
     memcpy(table, t, sizeof t);
 }
 
+static int add_marked(struct words *w, char mark, const char *text, struct sl_error *e)
+{
+    char *marked;
+    int rc;
+
+    if (asprintf(&marked, "%c%s", mark, text) < 0)
+        return sl_no_memory(e);
+    rc = words_add(w, marked, e);
+    free(marked);
+    return rc;
+}
+
 int cli_plan_on_val(int val, const char *arg, void *user, struct sl_error *e)
 {
     struct cli_plan_args *a = user;
 
-    if (val == VAL_TENSOR_TYPE)
-        return words_add(&a->tensor_type, arg, e);
+    if (val == VAL_TENSOR_TYPE || val == VAL_TENSOR_TYPES)
+        return add_marked(&a->tensor_type, val == VAL_TENSOR_TYPE ? CLI_PAIR : CLI_PAIRS, arg, e);
     if (val == VAL_OVERRIDE_KV)
         return words_add(&a->override_kv, arg, e);
     if (val == VAL_INCLUDE)

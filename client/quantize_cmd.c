@@ -14,12 +14,13 @@
 #include <unistd.h>
 
 #define LAYERS_MAX 4096
+#define VAL_PRUNE 1
 #define ORDER "; the order is IN.gguf [OUT.gguf] RECIPE [THREADS]"
 
 struct args {
     struct cli_plan_args plan;
     struct convert_args run;
-    const char *prune;
+    struct words prune;
     int max_buffer;
     uint32_t layers[LAYERS_MAX];
 };
@@ -108,22 +109,28 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* "0,5,6" to a->plan.prune, ascending, each once. */
-static int parse_layers(struct args *a, struct sl_error *e)
+/* "0,5,6" behind the n layers that there are. */
+static int add_layers(struct args *a, uint32_t *n, const char *list, struct sl_error *e)
 {
-    uint32_t n = 0, kept = 0;
-    const char *s = a->prune;
-
-    for (; s; s = *s == ',' ? s + 1 : NULL) {
+    for (const char *s = list; s; s = *s == ',' ? s + 1 : NULL) {
         char *end;
         unsigned long v = strtoul(s, &end, 10);
 
-        if (*s < '0' || *s > '9' || (*end && *end != ',') || v >= 100000 || n == LAYERS_MAX)
-            return sl_fail(e, SL_EUSAGE, "--prune-layers '%s': expected numbers of layers with commas, such as 20,21,22",
-                           a->prune);
-        a->layers[n++] = (uint32_t)v;
+        if (*s < '0' || *s > '9' || (*end && *end != ',') || v >= 100000 || *n == LAYERS_MAX)
+            return sl_fail(e, SL_EUSAGE, "--prune-layers '%s': expected numbers of layers with commas, such as 20,21,22", list);
+        a->layers[(*n)++] = (uint32_t)v;
         s = end;
     }
+    return 0;
+}
+
+/* All that were given to a->plan.prune, ascending, each once. */
+static int parse_layers(struct args *a, struct sl_error *e)
+{
+    uint32_t n = 0, kept = 0;
+
+    for (int i = 0; i < a->prune.n; i++)
+        SL_TRY(add_layers(a, &n, a->prune.word[i], e));
     qsort(a->layers, n, sizeof *a->layers, by_value);
     for (uint32_t i = 0; i < n; i++)
         if (i == 0 || a->layers[i] != a->layers[i - 1])
@@ -155,7 +162,7 @@ static int check_copy(const struct cli_plan_args *p, struct sl_error *e)
     bool copy;
     const char *option = p->pure ? "--pure" : p->output_type ? "--output-tensor-type"
                          : p->embedding_type ? "--token-embedding-type" : p->imatrix ? "--imatrix"
-                         : p->tensor_type.n ? "--tensor-type" : p->tensor_type_file ? "--tensor-type-file"
+                         : p->tensor_type.n ? *p->tensor_type.word[0] == CLI_PAIR ? "--tensor-type" : "--tensor-type-file"
                          : p->round_through ? "--round-through" : NULL;
 
     SL_TRY(sl_recipe_load(p->recipe, &r, e));
@@ -284,6 +291,13 @@ static const char **without_negatives(int argc, const char **argv)
     return copy;
 }
 
+static int on_val(int val, const char *arg, void *user, struct sl_error *e)
+{
+    struct args *a = user;
+
+    return val == VAL_PRUNE ? words_add(&a->prune, arg, e) : cli_plan_on_val(val, arg, &a->plan, e);
+}
+
 static int run(int argc, const char **argv, struct sl_error *e)
 {
     struct args a = {.max_buffer = UNSET};
@@ -291,7 +305,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
     const struct poptOption table[] = {
         CLI_FLAG("keep-split", 0, &a.plan.keep_split,
                  "split the output as the input is; of one file it is one, OUT.gguf (llama-quantize: OUT-00001-of-00001.gguf)"),
-        CLI_TEXT("prune-layers", 0, &a.prune, "leave these layers out and number the others anew", "L0,L1,..."),
+        CLI_CALL("prune-layers", 0, VAL_PRUNE, "leave these layers out and number the others anew; may be repeated", "L0,L1,..."),
         CLI_NUMBER("max-buffer-size", 0, &a.max_buffer, "--mem in MiB, as llama-quantize has it", "MIB"),
         CLI_TABLE(plan, "What is made:"),
         CLI_TABLE(conv, "How it is made:"),
@@ -306,10 +320,10 @@ static int run(int argc, const char **argv, struct sl_error *e)
 
     cli_plan_table(&a.plan, plan);
     convert_table(&a.run, conv);
-    rc = cli_parse(&args, &cli_quantize, argc, given ? given : argv, table, 1, 4, cli_plan_on_val, &a.plan, e);
+    rc = cli_parse(&args, &cli_quantize, argc, given ? given : argv, table, 1, 4, on_val, &a, e);
     if (rc == 0) {
         rc = positions(&a, &args, &target, e);
-        if (rc == 0 && a.prune)
+        if (rc == 0 && a.prune.n)
             rc = parse_layers(&a, e);
         if (rc == 0 && a.max_buffer != UNSET)
             rc = set_mem(&a, e);
@@ -321,6 +335,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         free(target);
     }
     cli_plan_args_free(&a.plan);
+    words_free(&a.prune);
     free(given);
     return rc < 0 ? rc : 0;
 }

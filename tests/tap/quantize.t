@@ -174,6 +174,16 @@ is(hashes('pruned.gguf')->{'blk.1.attn_norm.weight'}, hashes('f32.gguf')->{'blk.
 run_ok('verify knows', $SLUICE, 'verify', 'pruned.gguf', '--source', 'f32.gguf');
 fails("--prune-layers $_->[0]", 2, $_->[1], $SLUICE, 'quantize', '--prune-layers', $_->[0], 'f32.gguf', 'p.gguf', 'Q8_0')
     for ['77', qr/has layers 0 to \d+$/m], ['1,', qr/expected numbers/], ['1-2', qr/expected numbers/], ['0,1,2,3,4,5,6,7,8,9', qr/layer/];
+# What llama-quantize takes several times adds up, in its order.
+spit('types-a', "ffn_down=q6_k\n");
+spit('types-b', "attn_q_a=q5_k ffn=q4_0\n");
+for (['--prune-layers', [qw(--prune-layers 1,2)], [qw(--prune-layers 2 --prune-layers 1)]],
+    ['--tensor-type and --tensor-type-file', [map { ('--tensor-type', $_) } qw(ffn_down=q6_k ffn_up=q3_k attn_q_a=q5_k ffn=q4_0 attn=q2_k)],
+        [qw(--tensor-type-file types-a --tensor-type ffn_up=q3_k --tensor-type-file types-b --tensor-type attn=q2_k)]]) {
+    my ($name, @ways) = @$_;
+    my @made = map { run_ok($name, $SLUICE, 'quantize', '-f', 'f32.gguf', 'twice.gguf', 'Q8_0', @$_); hashes('twice.gguf') } @ways;
+    is_deeply($made[1], $made[0], "$name, several times");
+}
 
 spit('unsaid.gguf', slurp('f32.gguf') =~ s/deepseek2\.block_count/deepseek2.block_c0unt/r);
 fails('no number of layers', 2, qr/does not say how many layers it has \(deepseek2\.block_count\)/, $SLUICE, 'quantize', '--prune-layers', '1', 'unsaid.gguf', 'p.gguf', 'Q8_0');
