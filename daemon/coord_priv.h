@@ -120,6 +120,7 @@ struct session {
     uint64_t *watch_jobs;   /* NULL: all */
     uint32_t n_watch;
     uint64_t every_ms, status_ms, status_changes;
+    bool lost;              /* its connection is gone: the next tick tells so */
     bool in_order;          /* nothing may overtake what is deferred */
     struct {
         uint64_t job;

@@ -232,11 +232,14 @@ static int tick_session(struct sl_coord *c, struct session *s, bool *gone, struc
 {
     uint64_t beat = c->o.heartbeat_ms, now = c->now.run_ms;
 
-    *gone = now >= s->seen_ms + SILENT_BEATS * beat;
+    *gone = s->lost || now >= s->seen_ms + SILENT_BEATS * beat;
     if (!*gone && now >= s->sent_ms + beat)
         return coord_send_simple(c, s->peer, SL_M_PING, NULL, "n", 0, e);
     if (*gone && s->worker) {
         s->worker->silent = true;
+        if (s->lost)
+            return coord_event(c, "worker_silent", NULL, -1, s->worker->name, e, "its connection is gone; %u leases run on",
+                               s->worker->n_held);
         return coord_event(c, "worker_silent", NULL, -1, s->worker->name, e,
                            "nothing heard for %llu ms; %u leases run on",
                            (unsigned long long)(now - s->seen_ms), s->worker->n_held);
@@ -284,7 +287,12 @@ void sl_coord_gone(struct sl_coord *c, uint64_t peer)
 {
     struct session *s = coord_session(c, peer);
 
-    if (s)
+    if (!s)
+        return;
+    s->lost = true;
+    if (s->worker)
+        s->worker->want = 0;
+    else
         coord_drop_session(c, s);
 }
 

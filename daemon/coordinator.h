@@ -121,7 +121,7 @@ bool sl_coord_full(const struct sl_coord *c);
 /* Returns 1 with the next message to send in *out (its bytes are then the caller's), 0 when there is none. */
 int sl_coord_next(struct sl_coord *c, struct sl_outgoing *out);
 
-/* Effect: forgets a connection that the transport has lost. Its leases run on: the worker may
+/* Effect: forgets a connection that the transport has lost, a worker's at the next tick. Its leases run on: the worker may
  * come back with them. */
 void sl_coord_gone(struct sl_coord *c, uint64_t peer);
 

@@ -111,6 +111,28 @@ static void it_counts_as_one_that_went_away(void **state)
     assert_non_null(strstr(error_of(w, 1), "task 0: 3 workers in a row went away while they had it, n the last"));
 }
 
+static void a_connection_that_ends_is_told(void **state)
+{
+    struct world *w = *state;
+    const cJSON *events, *x;
+    struct got g;
+
+    begin(w);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 2, 2);
+    takes(w, 1, 1, &g, 1);
+    sl_coord_gone(w->c, 1);
+    tick(w);
+    say(w, C, "{\"v\":3,\"m\":\"logs\"}");
+    events = sl_get(expect(w, C, SL_M_LOG), "events");
+    x = cJSON_GetArrayItem(events, cJSON_GetArraySize(events) - 1);
+    assert_string_equal(sl_get_str(x, "kind"), "worker_silent");
+    assert_string_equal(sl_get_str(x, "text"), "its connection is gone; 1 leases run on");
+    worker(w, 2); /* it comes back over another one in time, or not */
+    pull(w, 2, 8);
+    assert_int_equal(granted(w, 2, &g, 1), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +140,7 @@ int main(void)
         TEST(who_lives_or_is_elsewhere_keeps_them),
         TEST(one_that_left_is_not_missed),
         TEST(it_counts_as_one_that_went_away),
+        TEST(a_connection_that_ends_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
