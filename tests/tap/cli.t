@@ -55,8 +55,9 @@ fails('--tensor-type x', 2, qr/tensor-type/, @convert, '--recipe', 'q4_k_m', '--
 fails("a type $_->[0]", 2, qr/: '$_->[0]' is no type; did you mean $_->[1]\? 'sluice types' lists them$/, @convert, '--recipe', 'q4_k_m', $_->[2])
     for ['Q4_K_M', 'q4_k', '--output-tensor-type=Q4_K_M'], ['q60_k', 'q6_k', '--tensor-type=attn_v=q60_k'];
 fails('--tensor-type a(=q8_0', 2, qr/a\(/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'a(=q8_0');
-fails("@$_[1 .. $#$_]", 2, $_->[0], @convert, '--recipe', 'q4_k_m', @$_[1 .. $#$_]) for [qr/: device cpu is named twice$/, '--device', 'cpu,cpu'],
-    [qr{^sluice convert: /: cannot read the recipe: Is a directory$}, '--recipe', '/'], [qr/: the output name is empty$/, '-o', ''];
+fails('--device cpu,cpu', 2, qr/: device cpu is named twice$/, @convert, '--recipe', 'q4_k_m', '--device', 'cpu,cpu');
+fails('--recipe /', 2, qr{^sluice convert: /: cannot read the recipe: Is a directory$}, @convert, '--recipe', '/');
+fails('-o ""', 2, qr/: the output name is empty$/, $SLUICE, 'convert', $TINY, '-r', 'q4_k_m', '-o', '');
 spit("$dir/long.recipe", '#' x 65_537);
 fails('a recipe of more than 64 KiB', 2, qr/long\.recipe: no recipe; expected text of 64 KiB at most$/, @convert, '--recipe', "$dir/long.recipe");
 fails('--format json', 2, qr/: --format: 'json': expected dat or gguf$/, $SLUICE, 'imatrix', "$TINY/imatrix.legacy-layout.dat", '--convert', "$dir/i", '--format', 'json');
