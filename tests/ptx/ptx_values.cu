@@ -1,11 +1,23 @@
-// Single PTX instructions beside the values that the PTX ISA and a device give for them; then
-// what spans several: vector accesses, calls, local arrays, atomics, lanes that talk.
+// Single PTX instructions beside the values that the PTX ISA and a device give for them; whole
+// numbers of every type; then what spans several: vector accesses, calls, local arrays, atomics, lanes that talk.
 #include <cuda_runtime.h>
 
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
 namespace {
+
+// Around instructions of other widths: 16 bits, 64 bits of two words each (its halves' sum
+// is the result), predicates, comparisons of any.
+#define IN16(text) "{ .reg .b16 s, t; .reg .pred p; cvt.u16.u32 s, %1; cvt.u16.u32 t, %2; setp.ne.s32 p, %3, 0; " text " cvt.u32.u16 %0, s; }"
+#define IN64(text) \
+    "{ .reg .b64 t, u; .reg .b32 x, y; .reg .pred p; mov.b64 t, {%1, %2}; mov.b64 u, {%2, %3}; setp.ne.s32 p, %3, 0; " text \
+    " mov.b64 {x, y}, t; add.s32 %0, x, y; }"
+#define INP(text) "{ .reg .pred p, q; setp.ne.s32 p, %1, 0; setp.ne.s32 q, %2, 0; " text " selp.u32 %0, 1, 0, p; }"
+#define TEST(text) \
+    "{ .reg .b16 s, t; .reg .b64 v, w; .reg .pred p; cvt.u16.u32 s, %1; cvt.u16.u32 t, %2; mov.b64 v, {%1, %2}; mov.b64 w, {%2, %3}; " text \
+    " selp.u32 %0, 1, 0, p; }"
 
 #define INSTRUCTIONS(X) \
     X(ADD_RM, "add.rm.f32 %0, %1, %2;") X(ADD, "add.rn.f32 %0, %1, %2;") X(SUB, "sub.rn.f32 %0, %1, %2;") X(MUL, "mul.rn.f32 %0, %1, %2;") \
@@ -52,7 +64,29 @@ namespace {
     X(MIN_S, "min.s32 %0, %1, %2;") X(MAX_U, "max.u32 %0, %1, %2;") X(POPC, "popc.b32 %0, %1;") X(CLZ, "clz.b32 %0, %1;") \
     X(BREV, "brev.b32 %0, %1;") X(DIV_U, "div.u32 %0, %1, %2;") X(REM_U, "rem.u32 %0, %1, %2;") X(DIV_S, "div.s32 %0, %1, %2;") \
     X(REM_S, "rem.s32 %0, %1, %2;") X(NEG, "neg.s32 %0, %1;") X(ABS, "abs.s32 %0, %1;") X(SHF_L, "shf.l.wrap.b32 %0, %1, %2, %3;") \
-    X(GUARD, "{ .reg .pred p; mov.b32 %0, %1; setp.gt.s32 p, %1, %2; @p mov.b32 %0, %2; @!p add.s32 %0, %0, 1; }")
+    X(GUARD, "{ .reg .pred p; mov.b32 %0, %1; setp.gt.s32 p, %1, %2; @p mov.b32 %0, %2; @!p add.s32 %0, %0, 1; }") \
+    X(ADD_U32, "add.u32 %0, %1, %2;") X(SUB_S32, "sub.s32 %0, %1, %2;") X(SUB_U32, "sub.u32 %0, %1, %2;") X(MUL_LO_S32, "mul.lo.s32 %0, %1, %2;") \
+    X(MUL_LO_U32, "mul.lo.u32 %0, %1, %2;") X(AND_B32, "and.b32 %0, %1, %2;") X(OR_B32, "or.b32 %0, %1, %2;") X(XOR_B32, "xor.b32 %0, %1, %2;") \
+    X(MAX_S32, "max.s32 %0, %1, %2;") X(MIN_U32, "min.u32 %0, %1, %2;") X(NOT_B32, "not.b32 %0, %1;") X(SHR_B32, "shr.b32 %0, %1, %2;") \
+    X(MAD_LO_U32, "mad.lo.u32 %0, %1, %2, %3;") X(SHF_R_WRAP_B32, "shf.r.wrap.b32 %0, %1, %2, %3;") X(ABS_F32, "abs.f32 %0, %1;") \
+    X(NEG_F32, "neg.f32 %0, %1;") X(FMA_RN_F32, "fma.rn.f32 %0, %1, %2, %3;") X(CVT_RNI_F32_F32, "cvt.rni.f32.f32 %0, %1;") \
+    X(SELP_S32, "{ .reg .pred p; setp.ne.s32 p, %3, 0; selp.s32 %0, %1, %2, p; }") \
+    X(SELP_F32, "{ .reg .pred p; setp.ne.s32 p, %3, 0; selp.f32 %0, %1, %2, p; }") X(ADD_U16, IN16("add.u16 s, s, t;")) \
+    X(SUB_S16, IN16("sub.s16 s, s, t;")) X(SUB_U16, IN16("sub.u16 s, s, t;")) X(MUL_LO_S16, IN16("mul.lo.s16 s, s, t;")) \
+    X(MUL_LO_U16, IN16("mul.lo.u16 s, s, t;")) X(AND_B16, IN16("and.b16 s, s, t;")) X(OR_B16, IN16("or.b16 s, s, t;")) \
+    X(XOR_B16, IN16("xor.b16 s, s, t;")) X(SHL_B16, IN16("shl.b16 s, s, %2;")) X(SELP_B16, IN16("selp.b16 s, s, t, p;")) \
+    X(SELP_U16, IN16("selp.u16 s, s, t, p;")) X(SELP_S16, IN16("selp.s16 s, s, t, p;")) \
+    X(MUL_WIDE_U16, "{ .reg .b16 s, t; cvt.u16.u32 s, %1; cvt.u16.u32 t, %2; mul.wide.u16 %0, s, t; }") X(MUL_HI_U64, IN64("mul.hi.u64 t, t, u;")) \
+    X(ADD_S64, IN64("add.s64 t, t, u;")) X(ADD_U64, IN64("add.u64 t, t, u;")) X(SUB_S64, IN64("sub.s64 t, t, u;")) \
+    X(SUB_U64, IN64("sub.u64 t, t, u;")) X(MUL_LO_U64, IN64("mul.lo.u64 t, t, u;")) X(AND_B64, IN64("and.b64 t, t, u;")) \
+    X(OR_B64, IN64("or.b64 t, t, u;")) X(XOR_B64, IN64("xor.b64 t, t, u;")) X(MIN_S64, IN64("min.s64 t, t, u;")) X(MAX_S64, IN64("max.s64 t, t, u;")) \
+    X(MIN_U64, IN64("min.u64 t, t, u;")) X(MAX_U64, IN64("max.u64 t, t, u;")) X(MAD_LO_S64, IN64("mad.lo.s64 t, t, u, u;")) \
+    X(MAD_LO_U64, IN64("mad.lo.u64 t, t, u, u;")) X(DIV_U64, IN64("div.u64 t, t, u;")) X(REM_U64, IN64("rem.u64 t, t, u;")) \
+    X(NOT_B64, IN64("not.b64 t, t;")) X(NEG_S64, IN64("neg.s64 t, t;")) X(SHR_U64, IN64("shr.u64 t, t, %3;")) X(SHR_B64, IN64("shr.b64 t, t, %3;")) \
+    X(SELP_B64, IN64("selp.b64 t, t, u, p;")) X(SELP_U64, IN64("selp.u64 t, t, u, p;")) X(SELP_S64, IN64("selp.s64 t, t, u, p;")) \
+    X(MAD_WIDE_S32, IN64("mad.wide.s32 t, %1, %2, u;")) X(MAD_WIDE_U32, IN64("mad.wide.u32 t, %1, %2, u;")) X(AND_PRED, INP("and.pred p, p, q;")) \
+    X(OR_PRED, INP("or.pred p, p, q;")) X(XOR_PRED, INP("xor.pred p, p, q;")) X(NOT_PRED, INP("not.pred p, p;")) \
+    X(SETP_GT_F32, TEST("setp.gt.f32 p, %1, %2;")) X(SETP_LT_F32, TEST("setp.lt.f32 p, %1, %2;")) X(SETP_LE_F32, TEST("setp.le.f32 p, %1, %2;"))
 
 enum instruction {
 #define NAME(name, text) name,
@@ -129,11 +163,133 @@ const struct value {
     {{BREV, 0x00000013}, 0xc8000000}, {{DIV_U, 0xffffffff, 2}, 0x7fffffff}, {{REM_U, 7, 4}, 3}, {{DIV_S, 0xfffffff9, 2}, 0xfffffffd},
     {{REM_S, 0xfffffff9, 2}, 0xffffffff}, {{NEG, 5}, 0xfffffffb}, {{ABS, 0xfffffffb}, 5}, {{SHF_L, 0x80000001, 0xf, 4}, 0xf8},
     {{GUARD, 9, 3}, 3}, {{GUARD, 2, 3}, 3},
+    // as NVIDIA's assembler makes them of constants; fma, division and mul.hi of 64 bits by arithmetic
+    {{MULHI_S, 0x12345678, 0x9abcdef0}, 0xf8cc93d6}, {{SHR64, 0, 0x80000000, 64}, 0xffffffff}, {{ADD_U32, 0x80000001, 5}, 0x80000006},
+    {{ADD_U32, 0x12345678, 0x9abcdef0}, 0xacf13568}, {{SUB_S32, 0x80000001, 5}, 0x7ffffffc}, {{SUB_S32, 0x12345678, 0x9abcdef0}, 0x77777788},
+    {{SUB_U32, 0x80000001, 5}, 0x7ffffffc}, {{SUB_U32, 0x12345678, 0x9abcdef0}, 0x77777788}, {{MUL_LO_S32, 0x80000001, 5}, 0x80000005},
+    {{MUL_LO_S32, 0x12345678, 0x9abcdef0}, 0x242d2080}, {{MUL_LO_U32, 0x80000001, 5}, 0x80000005},
+    {{MUL_LO_U32, 0x12345678, 0x9abcdef0}, 0x242d2080}, {{AND_B32, 0x80000001, 5}, 1}, {{AND_B32, 0x12345678, 0x9abcdef0}, 0x12345670},
+    {{OR_B32, 0x80000001, 5}, 0x80000005}, {{OR_B32, 0x12345678, 0x9abcdef0}, 0x9abcdef8}, {{XOR_B32, 0x80000001, 5}, 0x80000004},
+    {{XOR_B32, 0x12345678, 0x9abcdef0}, 0x88888888}, {{MAX_S32, 0x80000000, 1}, 1}, {{MAX_S32, 7, 0xffffffff}, 7}, {{MIN_U32, 0x80000000, 1}, 1},
+    {{MIN_U32, 7, 0xffffffff}, 7}, {{NOT_B32, 0xf0f1234}, 0xf0f0edcb}, {{SHR_B32, 0x80000000, 31}, 1}, {{SHR_B32, 0x80000000, 32}, 0},
+    {{MAD_LO_U32, 0x80000001, 3, 0xffffffff}, 0x80000002}, {{SHF_R_WRAP_B32, 0x80000001, 15, 4}, 0xf8000000},
+    {{SHF_R_WRAP_B32, 0x12345678, 0x9abcdef0, 32}, 0x12345678}, {{SHF_R_WRAP_B32, 1, 2, 33}, 0},
+    {{SHF_R_WRAP_B32, 0x12345678, 0x9abcdef0, 20}, 0xcdef0123}, {{SHF_L, 0x12345678, 0x9abcdef0, 32}, 0x9abcdef0}, {{SHF_L, 0x80000000, 0, 65}, 1},
+    {{SHF_L, 0x12345678, 0x9abcdef0, 20}, 0xef012345}, {{ABS_F32, 0x80000000}, 0}, {{ABS_F32, 0xff800000}, 0x7f800000}, {{ABS_F32, 0x80000001}, 1},
+    {{NEG_F32, 0}, 0x80000000}, {{NEG_F32, 0xff800000}, 0x7f800000}, {{FMA_RN_F32, 0x3f800001, 0x3f800001, 0xbf800002}, 0x28800000},
+    {{FMA_RN_F32, 1, 1, 0x80000000}, 0}, {{CVT_RNI_F32_F32, 0x40200000}, 0x40000000}, {{CVT_RNI_F32_F32, 0xbf000000}, 0x80000000},
+    {{CVT_RNI_F32_F32, 0x4b000001}, 0x4b000001}, {{SELP_S32, 5, 6, 1}, 5}, {{SELP_S32, 5, 6}, 6}, {{SELP_F32, 5, 6, 1}, 5}, {{SELP_F32, 5, 6}, 6},
+    {{ADD_U16, 0x8001, 5}, 0x8006}, {{ADD_U16, 0xabcd, 0xfff3}, 0xabc0}, {{SUB_S16, 0x8001, 5}, 0x7ffc}, {{SUB_S16, 0xabcd, 0xfff3}, 0xabda},
+    {{SUB_U16, 0x8001, 5}, 0x7ffc}, {{SUB_U16, 0xabcd, 0xfff3}, 0xabda}, {{MUL_LO_S16, 0x8001, 5}, 0x8005}, {{MUL_LO_S16, 0xabcd, 0xfff3}, 0x4697},
+    {{MUL_LO_U16, 0x8001, 5}, 0x8005}, {{MUL_LO_U16, 0xabcd, 0xfff3}, 0x4697}, {{AND_B16, 0x8001, 5}, 1}, {{AND_B16, 0xabcd, 0xfff3}, 0xabc1},
+    {{OR_B16, 0x8001, 5}, 0x8005}, {{OR_B16, 0xabcd, 0xfff3}, 0xffff}, {{XOR_B16, 0x8001, 5}, 0x8004}, {{XOR_B16, 0xabcd, 0xfff3}, 0x543e},
+    {{SHL_B16, 0x8123, 4}, 0x1230}, {{SHL_B16, 1, 16}, 0}, {{SHL_B16, 1, 0x10000}, 0}, {{SELP_B16, 5, 6, 1}, 5}, {{SELP_B16, 5, 6}, 6},
+    {{SELP_U16, 5, 6, 1}, 5}, {{SELP_U16, 5, 6}, 6}, {{SELP_S16, 5, 6, 1}, 5}, {{SELP_S16, 5, 6}, 6}, {{MUL_WIDE_U16, 0xffff, 0xfffe}, 0xfffd0002},
+    {{MUL_HI_U64, 0xffffffff, 1, 0x80000001}, 2}, {{MUL_HI_U64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0xda12f666},
+    {{MUL_HI_U64, 0xffffffff, 0xffffffff, 0xffffffff}, 0xfffffffd}, {{ADD_S64, 0xffffffff, 1, 0x80000001}, 0x80000003},
+    {{ADD_S64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0x468acef0}, {{ADD_U64, 0xffffffff, 1, 0x80000001}, 0x80000003},
+    {{ADD_U64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0x468acef0}, {{SUB_S64, 0xffffffff, 1, 0x80000001}, 0x7ffffffe},
+    {{SUB_S64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0x13579bdf}, {{SUB_U64, 0xffffffff, 1, 0x80000001}, 0x7ffffffe},
+    {{SUB_U64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0x13579bdf}, {{MUL_LO_U64, 0xffffffff, 1, 0x80000001}, 0x7fffffff},
+    {{MUL_LO_U64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0x56d9b30e}, {{AND_B64, 0xffffffff, 1, 0x80000001}, 2},
+    {{AND_B64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0xacd0f100}, {{OR_B64, 0xffffffff, 1, 0x80000001}, 0x80000000},
+    {{OR_B64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0x99b9ddf0}, {{XOR_B64, 0xffffffff, 1, 0x80000001}, 0x7ffffffe},
+    {{XOR_B64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0xece8ecf0}, {{MIN_S64, 0xffffffff, 1, 0x80000001}, 0x80000002},
+    {{MIN_S64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0xacf13568}, {{MAX_S64, 0xffffffff, 1, 0x80000001}, 0},
+    {{MAX_S64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0x99999988}, {{MIN_U64, 0xffffffff, 1, 0x80000001}, 0},
+    {{MIN_U64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0xacf13568}, {{MAX_U64, 0xffffffff, 1, 0x80000001}, 0x80000002},
+    {{MAX_U64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0x99999988}, {{MAD_LO_S64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0xf0734c96},
+    {{MAD_LO_U64, 0x12345678, 0x9abcdef0, 0xfedcba98}, 0xf0734c96}, {{DIV_U64, 0x12345678, 0x9abcdef0, 16}, 0x951adc4}, {{DIV_U64, 5, 7}, 1},
+    {{REM_U64, 0x12345678, 0x9abcdef0, 16}, 0xfd0176c6}, {{REM_U64, 5, 7}, 5}, {{NOT_B64, 0, 1}, 0xfffffffd},
+    {{NOT_B64, 0x12345678, 0x9abcdef0}, 0x530eca96}, {{NEG_S64, 0, 1}, 0xffffffff}, {{NEG_S64, 0x12345678, 0x9abcdef0}, 0x530eca97},
+    {{SHR_U64, 0, 0x80000000, 4}, 0x8000000}, {{SHR_U64, 0, 0x80000000, 63}, 1}, {{SHR_U64, 0xffffffff, 0xffffffff, 64}, 0},
+    {{SHR_B64, 0, 0x80000000, 4}, 0x8000000}, {{SHR_B64, 0, 0x80000000, 63}, 1}, {{SHR_B64, 0xffffffff, 0xffffffff, 64}, 0},
+    {{SELP_B64, 5, 6, 1}, 11}, {{SELP_B64, 5, 6}, 6}, {{SELP_U64, 5, 6, 1}, 11}, {{SELP_U64, 5, 6}, 6}, {{SELP_S64, 5, 6, 1}, 11},
+    {{SELP_S64, 5, 6}, 6}, {{MAD_WIDE_S32, 0xfffffffe, 3, 7}, 3}, {{MAD_WIDE_U32, 0xfffffffe, 3, 7}, 6}, {{AND_PRED, 1}, 0}, {{AND_PRED, 1, 1}, 1},
+    {{AND_PRED, 0}, 0}, {{OR_PRED, 1}, 1}, {{OR_PRED, 1, 1}, 1}, {{OR_PRED, 0}, 0}, {{XOR_PRED, 1}, 1}, {{XOR_PRED, 1, 1}, 0}, {{XOR_PRED, 0}, 0},
+    {{NOT_PRED, 1}, 0}, {{NOT_PRED, 0}, 1}, {{SETP_GT_F32, 0x7fc00000}, 0}, {{SETP_GT_F32, 0x80000000, 1}, 0}, {{SETP_GT_F32, 1, 0x80000000}, 1},
+    {{SETP_GT_F32, 0, 0x80000000}, 0}, {{SETP_LT_F32, 0x7fc00000}, 0}, {{SETP_LT_F32, 0x80000000, 1}, 1}, {{SETP_LT_F32, 1, 0x80000000}, 0},
+    {{SETP_LT_F32, 0, 0x80000000}, 0}, {{SETP_LE_F32, 0x7fc00000}, 0}, {{SETP_LE_F32, 0, 0x80000000}, 1}, {{SETP_LE_F32, 1, 0x80000000}, 0},
 };
 const int n_values = (int)(sizeof values / sizeof values[0]);
 const char *const texts[] = {
 #define TEXT(name, text) text,
     INSTRUCTIONS(TEXT)};
+
+// Comparisons and conversions of whole numbers, of every type, beside what C++ makes of them. The types
+// stand twice, since a macro does not expand inside itself.
+#define TYPES(X, ...) \
+    X(u8, uint8_t, 16, __VA_ARGS__) X(s8, int8_t, 16, __VA_ARGS__) X(u16, uint16_t, 16, __VA_ARGS__) X(s16, int16_t, 16, __VA_ARGS__) \
+    X(u32, uint32_t, 32, __VA_ARGS__) X(s32, int32_t, 32, __VA_ARGS__) X(u64, uint64_t, 64, __VA_ARGS__) X(s64, int64_t, 64, __VA_ARGS__)
+#define SOURCES(X, ...) \
+    X(u8, uint8_t, 16, __VA_ARGS__) X(s8, int8_t, 16, __VA_ARGS__) X(u16, uint16_t, 16, __VA_ARGS__) X(s16, int16_t, 16, __VA_ARGS__) \
+    X(u32, uint32_t, 32, __VA_ARGS__) X(s32, int32_t, 32, __VA_ARGS__) X(u64, uint64_t, 64, __VA_ARGS__) X(s64, int64_t, 64, __VA_ARGS__)
+#define COMPARE_ALL(X) \
+    ORDERED(X, 16, s, int16_t) ORDERED(X, 16, u, uint16_t) ORDERED(X, 32, s, int32_t) ORDERED(X, 32, u, uint32_t) ORDERED(X, 64, s, int64_t) \
+    ORDERED(X, 64, u, uint64_t) EQUAL(X, 16, b, uint16_t) EQUAL(X, 32, b, uint32_t) EQUAL(X, 64, b, uint64_t)
+#define EQUAL(X, bits, sign, T) X(eq, ==, bits, sign, T) X(ne, !=, bits, sign, T)
+#define ORDERED(X, bits, sign, T) EQUAL(X, bits, sign, T) X(lt, <, bits, sign, T) X(le, <=, bits, sign, T) X(gt, >, bits, sign, T) X(ge, >=, bits, sign, T)
+const int n_whole = 8 * 8 + 8 + 6 * 6 + 3 * 2;
+
+__global__ void whole(const uint64_t *in, uint64_t *out)
+{
+    uint64_t a = in[2 * threadIdx.x], b = in[2 * threadIdx.x + 1], r, *o = out + threadIdx.x * n_whole;
+    float f;
+    int is;
+
+#define CVT(from, F, n, to, m) \
+    asm volatile("{ .reg .b" #n " x; .reg .b" #m " y; cvt.u" #n ".u64 x, %1; cvt." #to "." #from " y, x; cvt.u64.u" #m " %0, y; }" : "=l"(r) : "l"(a)); \
+    *o++ = r;
+#define CVTS(to, T, m, ...) SOURCES(CVT, to, m)
+#define CVTF(from, F, n, ...) \
+    asm volatile("{ .reg .b" #n " x; cvt.u" #n ".u64 x, %1; cvt.rn.f32." #from " %0, x; }" : "=f"(f) : "l"(a)); \
+    *o++ = __float_as_uint(f);
+#define SETP(name, op, bits, sign, T) \
+    asm volatile("{ .reg .pred p; .reg .b" #bits " x, y; cvt.u" #bits ".u64 x, %1; cvt.u" #bits ".u64 y, %2; setp." #name "." #sign #bits \
+                 " p, x, y; selp.u32 %0, 1, 0, p; }" : "=r"(is) : "l"(a), "l"(b)); \
+    *o++ = (uint64_t)is;
+    TYPES(CVTS, 0)
+    TYPES(CVTF, 0)
+    COMPARE_ALL(SETP)
+}
+
+int check_whole(void)
+{
+    static const uint64_t edge[] = {0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x10001, 0x7fffffff, 0x80000000, 0xffffffff,
+                                    0x100000080, 0x8000008000000001, 0x7fffffffffffffff, 0xffffffffffffffff};
+    static uint64_t in[2 * 256], out[256 * n_whole];
+    void *d_in, *d_out;
+    int bad = 0;
+
+    for (int i = 0; i < 256; i++) {
+        in[2 * i] = edge[i / 16];
+        in[2 * i + 1] = edge[i % 16];
+    }
+    cudaMalloc(&d_in, sizeof in);
+    cudaMalloc(&d_out, sizeof out);
+    cudaMemcpy(d_in, in, sizeof in, cudaMemcpyHostToDevice);
+    whole<<<1, 256>>>((const uint64_t *)d_in, (uint64_t *)d_out);
+    if (cudaError_t e = cudaGetLastError() ? cudaErrorLaunchFailure : cudaDeviceSynchronize())
+        return printf("whole: %s\n", cudaGetErrorString(e)), 1;
+    cudaMemcpy(out, d_out, sizeof out, cudaMemcpyDeviceToHost);
+    for (int i = 0; i < 256; i++) {
+        const uint64_t a = in[2 * i], b = in[2 * i + 1], *o = out + i * n_whole;
+        float f;
+        unsigned u;
+
+#define SAME(text, want) \
+    if (*o++ != (uint64_t)(want) && bad++ < 10) \
+        printf("%s of %llx, %llx: %llx\n", text, (unsigned long long)a, (unsigned long long)b, (unsigned long long)o[-1]);
+#define CVT_IS(from, F, n, to, T, m) SAME("cvt." #to "." #from, (uint##m##_t)(T)(F)a)
+#define CVTS_ARE(to, T, m, ...) SOURCES(CVT_IS, to, T, m)
+#define CVTF_IS(from, F, n, ...) f = (float)(F)a; memcpy(&u, &f, 4); SAME("cvt.rn.f32." #from, u)
+#define SETP_IS(name, op, bits, sign, T) SAME("setp." #name "." #sign #bits, (T)a op (T)b)
+        TYPES(CVTS_ARE, 0)
+        TYPES(CVTF_IS, 0)
+        COMPARE_ALL(SETP_IS)
+    }
+    return bad;
+}
 
 struct pair {
     double d;
@@ -153,14 +309,17 @@ __device__ __noinline__ int longest(const int *from, int n, struct pair *out)
 
 __global__ void several(const float4 *in, int *out)
 {
-    __shared__ int sum, most, swapped;
+    __shared__ int sum, most, swapped, bits;
+    __shared__ unsigned long long least;
     extern __shared__ float pool[];
-    int t = (int)(threadIdx.x + blockDim.x * threadIdx.y), lane = t % 32, x[16], *o = out + 16 * t;
+    int t = (int)(threadIdx.x + blockDim.x * threadIdx.y), lane = t % 32, x[16], *o = out + 18 * t;
     struct pair p;
     float4 v = in[t];
 
-    if (t == 0)
-        sum = most = swapped = 0;
+    if (t == 0) {
+        sum = most = swapped = bits = 0;
+        least = ~0ull;
+    }
     pool[t] = v.x;
     __syncthreads();
     o[0] = (int)(v.x + 10 * v.y + 100 * v.z + 1000 * v.w);
@@ -171,6 +330,8 @@ __global__ void several(const float4 *in, int *out)
     atomicAdd(&sum, t);
     atomicMax(&most, t * 7);
     atomicCAS(&swapped, 0, 5);
+    atomicOr(&bits, 1 << t / 4);
+    atomicMin(&least, (unsigned long long)(t & 1) << 63 | (unsigned long long)(100 - t) << 32);
     __syncthreads();
     o[3] = sum;
     o[4] = most;
@@ -183,13 +344,15 @@ __global__ void several(const float4 *in, int *out)
     o[11] = __any_sync(0xffffffff, lane == 40) + 2 * __all_sync(0xffffffff, lane < 32);
     o[12] = (int)pool[63 - t];
     o[13] = (int)(blockIdx.x + 10 * threadIdx.y + 100 * blockDim.y);
+    o[16] = bits;
+    o[17] = (int)(least >> 32);
     *(int2 *)(o + 14) = make_int2(t, (int)((long long)-t * 3000000000ll >> 32));
 }
 
 int check_several(void)
 {
     static float in[64 * 4];
-    static int out[64 * 16];
+    static int out[64 * 18];
     void *d_in, *d_out;
     int bad = 0;
 
@@ -203,7 +366,7 @@ int check_several(void)
         return printf("several: %s\n", cudaGetErrorString(e)), 1;
     cudaMemcpy(out, d_out, sizeof out, cudaMemcpyDeviceToHost);
     for (int t = 0; t < 64; t++) {
-        int lane = t % 32, base = t - lane, v[4], want[16];
+        int lane = t % 32, base = t - lane, v[4], want[18];
 
         for (int i = 0; i < 4; i++)
             v[i] = (4 * t + i) % 10;
@@ -223,9 +386,11 @@ int check_several(void)
         want[13] = 10 * (t / 8) + 800;
         want[14] = t;
         want[15] = (int)(-t * 3000000000ll >> 32);
-        for (int i = 0; i < 16; i++)
-            if (out[16 * t + i] != want[i] && bad++ < 10)
-                printf("thread %d, value %d: %d, not %d\n", t, i, out[16 * t + i], want[i]);
+        want[16] = 0xffff;
+        want[17] = 100 - 62;
+        for (int i = 0; i < 18; i++)
+            if (out[18 * t + i] != want[i] && bad++ < 10)
+                printf("thread %d, value %d: %d, not %d\n", t, i, out[18 * t + i], want[i]);
     }
     return bad;
 }
@@ -253,7 +418,7 @@ int main(void)
                    values[i].want);
             bad++;
         }
-    bad += check_several();
-    printf("%d values, %d wrong\n", n_values + 64 * 16, bad);
+    bad += check_several() + check_whole();
+    printf("%d values, %d wrong\n", n_values + 64 * 18 + 256 * n_whole, bad);
     return bad != 0;
 }

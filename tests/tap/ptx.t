@@ -86,7 +86,13 @@ for my $case (['ex2.approx.f32 %f1, %f2;', qr/text:10: ex2\.approx\.f32: .*not k
 
 # Each instruction beside the value that a device gives.
 my $r = run_ok('single instructions, and what spans several', "$bin/ptx_values");
-like($r->{out}, qr/^\d{4} values, 0 wrong$/m, 'all values are right') or diag($r->{out});
+like($r->{out}, qr/^\d{5} values, 0 wrong$/m, 'all values are right') or diag($r->{out});
+my %known = map { $_ => 1 } slurp("$TOP/tests/ptx/ptx_values.cu") =~ /\b([a-z]+[\da-z]*(?:\.[a-z\d]+)+)\b/g;
+my %used = map { $_ => 1 } map { slurp($_) =~ /^\s*(?:\@!?%p\d+\s+)?([a-z][a-z\d.]*)\s/mg } glob "$bin/text/*.ptx";
+my ($names) = slurp("$TOP/tests/ptx/ptx_decode.c") =~ /^\} names\[\] = \{(.*?)^\};/ms;
+ok(keys %used > 100, 'the kernels have many instructions');
+is_deeply([grep { !$known{$_} && !/^(?:ld|st|atom|red|bar|barrier|bra|call|ret|mov|cvta|param\d)\b|^cvt(?:\.rn\.f32|\.[us]\d+)\.[us]\d+$|^setp\.\w\w\.[bsu]\d+$/ } sort keys %{{%used, map { $_ => 1 } $names =~ /"([a-z\d.]+)"/g}}], [],
+          'each that computes, of the kernels and of those that are understood, has values');
 
 # What the real host code makes of the runtime's numbers and names.
 for my $case (['count=100', qr/no GPU here/], ['count=35', qr/no NVIDIA driver here, or one older than this build's CUDA \d+\.\d+ needs \([45]\d\d or later\)/],
