@@ -20,9 +20,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         o.no_mtp = o.no_mtp || f.first[i] == 'n';
         o.split_max_bytes = f.first[i] == 's' ? 1 << 18 : o.split_max_bytes;
     }
-    snprintf(path, sizeof path, "%s", folder_dir());
+    snprintf(path, sizeof path, "%s", fuzz_dir());
     if (memchr(f.first, 'f', f.n_first))
-        snprintf(path, sizeof path, "%s/%s", folder_dir(), f.file[0].name);
+        snprintf(path, sizeof path, "%s/%s", fuzz_dir(), f.file[0].name);
     folder_write(&f);
     plan_check(path, "q4_k_m", &o);
     folder_clear(&f);

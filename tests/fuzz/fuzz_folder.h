@@ -5,16 +5,13 @@
 #ifndef SLUICE_TESTS_FUZZ_FOLDER_H
 #define SLUICE_TESTS_FUZZ_FOLDER_H
 
-#include "tests/fuzz/fuzz_json.h"
+#include "tests/fuzz/fuzz_dir.h"
 
 #include "proto/json_file.h"
 #include "proto/source_file.h"
 #include "proto/suffix.h"
 
-#include <fcntl.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <unistd.h>
 
 #define FOLDER_FILES 24
 #define FOLDER_HOLE (UINT64_C(1) << 42)
@@ -92,24 +89,6 @@ static inline cJSON *folder_json(const struct folder *f, const char *name)
 
 /* ---- on a disk, or rather in memory ---- */
 
-static char folder_path[64];
-
-static void folder_remove(void)
-{
-    (void)rmdir(folder_path);
-}
-
-/* Returns the folder, the same one for all inputs. */
-static inline const char *folder_dir(void)
-{
-    if (!folder_path[0]) {
-        snprintf(folder_path, sizeof folder_path, "%s/sluice-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-        require(mkdtemp(folder_path) != NULL);
-        atexit(folder_remove);
-    }
-    return folder_path;
-}
-
 /* The greatest end of data_offsets, in a text that may be anything. */
 static inline uint64_t folder_data(const struct folder_file *f)
 {
@@ -169,7 +148,7 @@ static inline void folder_write(const struct folder *f)
         uint64_t n = shard ? folder_header(x) : x->n, data = shard ? folder_data(x) : 0;
         int fd;
 
-        snprintf(path, sizeof path, "%s/%s", folder_dir(), x->name);
+        snprintf(path, sizeof path, "%s/%s", fuzz_dir(), x->name);
         fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
         require(fd >= 0);
         if (shard)
@@ -186,7 +165,7 @@ static inline void folder_clear(const struct folder *f)
     for (size_t i = 0; i < f->n; i++) {
         char path[160];
 
-        snprintf(path, sizeof path, "%s/%s", folder_dir(), f->file[i].name);
+        snprintf(path, sizeof path, "%s/%s", fuzz_dir(), f->file[i].name);
         (void)unlink(path);
     }
 }

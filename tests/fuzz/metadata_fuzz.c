@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     folder_cut(data, size, &f);
     memcpy(given, f.first, f.n_first < sizeof given ? f.n_first : sizeof given - 1);
     json = folder_json(&f, "config.json");
-    in.dir.path = folder_dir();
+    in.dir.path = fuzz_dir();
     in.config = json;
     in.model_name = *given && sl_utf8_valid(given) ? given : NULL;
     folder_write(&f);

@@ -1,7 +1,7 @@
 /* Fuzz target: what people write for the programs, and what a worker left beside an output. The first byte says what the rest is:
  * sluice.conf, a key file, an allow-list, a claim, --override-kv, or a size, time and endpoint. Whatever it is, a refusal names file
  * and line, or the option; what is taken is in its bounds. */
-#include "tests/fuzz/fuzz_json.h"
+#include "tests/fuzz/fuzz_dir.h"
 
 #include "proto/config_value.h"
 #include "proto/endpoint.h"
@@ -11,18 +11,7 @@
 #include "proto/utf8.h"
 #include "worker/claim.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static char dir[64], path[128];
-
-static void clean_up(void)
-{
-    (void)unlink(path);
-    (void)rmdir(dir);
-}
+static char path[128];
 
 static void refused(int rc, const struct sl_error *e, const char *names)
 {
@@ -87,7 +76,7 @@ static void read_allowed(void)
 static void read_claim(void)
 {
     struct claim_lease l = {.fingerprint = "00112233445566778899aabbccddeeff", .job = 7, .epoch = 3};
-    struct output o = {.dir = dir, .prefix = (char[]){"job"}};
+    struct output o = {.dir = (char *)fuzz_dir(), .prefix = (char[]){"job"}};
     struct sl_error e = {0};
     bool own = claim_is_of(&o, l.fingerprint, l.job);
 
@@ -126,12 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < 1 || size > 1 << 16)
         return 0;
-    if (!dir[0]) {
-        snprintf(dir, sizeof dir, "%s/sluice-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-        require(mkdtemp(dir) != NULL);
-        snprintf(path, sizeof path, "%s/job.sluice-job", dir);
-        atexit(clean_up);
-    }
+    snprintf(path, sizeof path, "%s/job.sluice-job", fuzz_dir());
     fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
     require(fd >= 0 && write(fd, data + 1, size - 1) == (ssize_t)size - 1);
     close(fd);

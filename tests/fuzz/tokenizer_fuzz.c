@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         &sl_arch_mistral_large3, &sl_arch_hunyuan_moe, &sl_arch_ernie45_moe, &sl_arch_llama4, &sl_arch_kimi_k3, &sl_arch_bailing2};
     struct sl_kvs kvs = {NULL, 0, 0};
     struct sl_error e = {0};
-    struct sl_source_dir dir = {folder_dir(), NULL};
+    struct sl_source_dir dir = {fuzz_dir(), NULL};
     struct folder f;
     char number[8] = "";
     uint64_t n;
