@@ -82,15 +82,30 @@ int convert_store_state(struct convert_store *s, struct sl_error *e)
     return d.publish ? CONVERT_PUBLISHED : d.stitch ? CONVERT_PUBLISHING : CONVERT_CONVERTING;
 }
 
+struct leases {
+    struct convert_store *s;
+    struct sl_error *e;
+};
+
+static int give_back(void *user, const struct sl_task_row *row)
+{
+    struct leases *l = user;
+
+    if (row->state == SL_TASK_LEASED)
+        SL_TRY(sl_queue_return(l->s->q, l->s->job, row->task, row->epoch, l->e));
+    return 0;
+}
+
 int convert_store_go_on(struct convert_store *s, struct sl_error *e)
 {
+    struct leases all = {s, e};
     struct done d;
 
     SL_TRY(what_is_done(s, &d, e));
+    SL_TRY(sl_queue_each_task(s->q, s->job, give_back, &all, e));
+    SL_TRY(sl_queue_retry(s->q, s->job, e));
     if (d.stitch)
         SL_TRY(sl_queue_add_task(s->q, s->job, SL_TASK_PUBLISH, e));
-    else
-        SL_TRY(sl_queue_retry(s->q, s->job, e));
     SL_TRY(sl_queue_set_state(s->q, s->job, d.all ? SL_JOB_STITCHING : SL_JOB_RUNNING, 0, NULL,
                               sl_wall_ms(), e));
     return sl_queue_commit(s->q, e);
@@ -137,14 +152,54 @@ static int record(struct convert_store *s, const struct sl_queue_plan *p, const 
     return sl_queue_commit(s->q, e);
 }
 
+struct held {
+    const struct sl_queue_plan *p;
+    bool other, prepared, undone, stitched;
+};
+
+/* What record() wrote, and nothing for which it would wait for ever. */
+static int look_at_job(void *user, const struct sl_job_row *row)
+{
+    struct held *h = user;
+    uint64_t src = 0;
+
+    for (uint32_t t = 0; t < h->p->n_tasks; t++)
+        src += h->p->src_bytes[t];
+    h->other |= strcmp(row->fingerprint, h->p->fingerprint) != 0 || row->src_bytes != src || row->file_bytes != h->p->file_bytes ||
+                *row->user || row->group || row->manual_stitch || row->verify || row->n_after;
+    return 0;
+}
+
+static int look_at_task(void *user, const struct sl_task_row *row)
+{
+    struct held *h = user;
+    uint32_t t = row->task;
+
+    if (t < SL_TASKS_MAX) {
+        h->other |= t >= h->p->n_tasks || row->src_bytes != h->p->src_bytes[t] || row->out_bytes != h->p->out_bytes[t];
+        h->undone |= row->state != SL_TASK_DONE;
+    } else {
+        h->other |= t > SL_TASK_PUBLISH;
+        h->prepared |= t == SL_TASK_PREPARE && row->state == SL_TASK_DONE;
+        h->stitched |= t == SL_TASK_STITCH && row->state == SL_TASK_DONE;
+    }
+    return 0;
+}
+
 static int hold_against(struct convert_store *s, const struct sl_queue_plan *p, struct sl_error *e)
 {
+    const struct sl_job_filter ours = {.id = s->job, .limit = 1};
+    struct held h = {.p = p};
     struct sl_error why = {0};
     int rc = sl_queue_same_plan(s->q, s->job, p, &why);
 
     if (rc == SL_EEXISTS)
         return sl_fail(e, rc, "%.800s; repeat the first command to finish it, or --force to start anew",
                        why.text);
+    if (rc == 0 && (rc = sl_queue_each_job(s->q, &ours, look_at_job, &h, &why)) == 0)
+        rc = sl_queue_each_task(s->q, s->job, look_at_task, &h, &why);
+    if (rc == 0 && (h.other || !h.prepared || (h.undone && h.stitched)))
+        return sl_fail(e, SL_EEXISTS, "%s: damaged, or not what convert wrote there; --force starts anew", sl_queue_path(s->q));
     return rc < 0 ? sl_fail(e, rc, "%s", why.text) : 0;
 }
 
@@ -170,8 +225,10 @@ int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const 
         src[t] = p->tasks[t].src_bytes;
         out[t] = p->tasks[t].out_bytes;
     }
+    if (rc == 0 && s->job == 0)
+        rc = record(s, &qp, spec, e);
     if (rc == 0)
-        rc = s->job == 0 ? record(s, &qp, spec, e) : hold_against(s, &qp, e);
+        rc = hold_against(s, &qp, e);
     free(src);
     free(out);
     free(shard);

@@ -31,7 +31,7 @@ int convert_store_state(struct convert_store *s, struct sl_error *e) SL_MUST_USE
 /* Effect: records the plan, or holds the recorded one against it. source: what
  * to call the source in messages; spec: the job's specification (record `spec`
  * of PROTOCOL.md). Errors: SL_EEXISTS naming what differs (source, recipe,
- * options, version). */
+ * options, version), or where what is recorded is not what was written. */
 int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
                         const char *spec, struct sl_error *e) SL_MUST_USE;
 

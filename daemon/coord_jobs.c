@@ -194,6 +194,8 @@ static int on_task(void *user, const struct sl_task_row *r)
         return damaged_task(l, r->task, "is beyond its plan");
     if (r->state > SL_TASK_QUARANTINED)
         return damaged_task(l, r->task, "is in no state that there is");
+    if (r->epoch > sl_queue_last_epoch(l->c->q))
+        return damaged_task(l, r->task, "has an epoch that was never taken");
     if (r->task >= SL_TASKS_MAX)
         j->special[r->task - SL_TASKS_MAX].exists = true;
     t = coord_task(j, r->task);

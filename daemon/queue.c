@@ -258,6 +258,8 @@ static int start_epochs(struct sl_queue *q, struct sl_error *e)
     q->epoch = q->reserved = q->reserved_synced = db_number(st, 0);
     q->behind = db_number(st, 1);
     sqlite3_reset(st);
+    if (q->epoch > SL_WIRE_UINT_MAX - EPOCH_BLOCK)
+        return sl_fail(e, SL_EFAIL, "%s: the counter of epochs is out of its range" DAMAGED, q->path);
     return db_reserve_epochs(q, e);
 }
 

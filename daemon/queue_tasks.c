@@ -1,5 +1,13 @@
 #include "daemon/queue_priv.h"
 
+/* What no row of this program's holds is its greatest value, not what would be left of it. */
+static uint32_t small_number(struct sqlite3_stmt *st, int i)
+{
+    uint64_t v = db_number(st, i);
+
+    return v < UINT32_MAX ? (uint32_t)v : UINT32_MAX;
+}
+
 int sl_queue_each_task(struct sl_queue *q, uint64_t job,
                        int (*fn)(void *user, const struct sl_task_row *row), void *user,
                        struct sl_error *e)
@@ -11,7 +19,7 @@ int sl_queue_each_task(struct sl_queue *q, uint64_t job,
                                " owner FROM tasks WHERE job = ? ORDER BY task", "i", job));
     while ((rc = db_next(q, st, e)) == 1) {
         const struct sl_task_row r = {
-            .task = (uint32_t)db_number(st, 0), .state = (enum sl_task_state)db_number(st, 1),
+            .task = small_number(st, 0), .state = (enum sl_task_state)small_number(st, 1),
             .epoch = db_number(st, 2), .attempts = (uint32_t)db_number(st, 3),
             .checksum = db_number(st, 4), .src_bytes = db_number(st, 5),
             .out_bytes = db_number(st, 6), .shard = (uint32_t)db_number(st, 7),

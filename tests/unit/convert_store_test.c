@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -263,6 +264,89 @@ static void garbage_is_refused(void **state)
     assert_non_null(strstr(e.text, f->path));
 }
 
+static void alter(struct fixture *f, const char *sql)
+{
+    sqlite3 *db;
+
+    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+/* What a disk or somebody else changed ends with a word, instead of a conversion that waits for ever. */
+static void damage_is_told(void **state)
+{
+    static const char *const damage[][2] = {
+        {"UPDATE counters SET value = -1", "UPDATE counters SET value = 1"},
+        {"UPDATE counters SET value = 9e18", "UPDATE counters SET value = 1"},
+        {"UPDATE jobs SET manual = 1", "UPDATE jobs SET manual = 0"},
+        {"UPDATE jobs SET verify = 1", "UPDATE jobs SET verify = 0"},
+        {"UPDATE jobs SET grp = -1", "UPDATE jobs SET grp = 0"},
+        {"UPDATE jobs SET user = 'x'", "UPDATE jobs SET user = ''"},
+        {"UPDATE jobs SET src_bytes = 7", "UPDATE jobs SET src_bytes = 0"},
+        {"UPDATE jobs SET file_bytes = 7", "UPDATE jobs SET file_bytes = 0"},
+        {"UPDATE jobs SET fingerprint = ''", "UPDATE jobs SET fingerprint = 's1r1o11'"},
+        {"INSERT INTO after VALUES(1, 1)", "DELETE FROM after"},
+        {"INSERT INTO tasks(job, task, state) VALUES(1, 65540, 2)", "DELETE FROM tasks WHERE task = 65540"},
+        {"INSERT INTO tasks(job, task, state) VALUES(1, 10, 0)", "DELETE FROM tasks WHERE task = 10"},
+        {"UPDATE tasks SET src = 1 WHERE task = 4", "UPDATE tasks SET src = 0 WHERE task = 4"},
+        {"UPDATE tasks SET out = 1 WHERE task = 4", "UPDATE tasks SET out = 0 WHERE task = 4"},
+        {"UPDATE tasks SET state = 0 WHERE task = 65536", "UPDATE tasks SET state = 2 WHERE task = 65536"},
+        {"UPDATE tasks SET state = 2 WHERE task = 65537", "UPDATE tasks SET state = 0 WHERE task = 65537"},
+    };
+    struct fixture *f = *state;
+    struct convert_store *s;
+    struct fake fake;
+    struct sl_error e;
+
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    convert_store_close(s);
+    for (size_t i = 0; i < sizeof damage / sizeof damage[0]; i++) {
+        int rc;
+
+        alter(f, damage[i][0]);
+        rc = convert_store_open(f->path, &s, &e);
+        if (rc == 0) {
+            rc = convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e);
+            convert_store_close(s);
+        }
+        if (rc >= 0 || !strstr(e.text, f->path) || !strstr(e.text, "damaged"))
+            fail_msg("%s: %d %s", damage[i][0], rc, e.text);
+        alter(f, damage[i][1]);
+    }
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    convert_store_close(s);
+}
+
+static int see_lease(void *user, const struct sl_task_row *row)
+{
+    *(bool *)user |= row->state == SL_TASK_LEASED;
+    return 0;
+}
+
+/* Whoever had them: one process has the journal. */
+static void leases_are_given_back(void **state)
+{
+    struct fixture *f = *state;
+    struct convert_store *s;
+    struct fake fake;
+    struct sl_error e;
+    bool leased = false;
+
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    convert_store_close(s);
+    alter(f, "UPDATE tasks SET state = 1 WHERE task = 2");
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    assert_int_equal(convert_store_go_on(s, &e), 0);
+    assert_int_equal(sl_queue_each_task(convert_store_queue(s), convert_store_job(s), see_lease, &leased, &e), 0);
+    assert_false(leased);
+    convert_store_close(s);
+}
+
 static int child(int argc, char **argv)
 {
     struct convert_store *s;
@@ -294,6 +378,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(second_process_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(killed_writer_loses_nothing_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(garbage_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(damage_is_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(leases_are_given_back, set_up, tear_down),
     };
 
     if (argc > 2)

@@ -32,6 +32,8 @@ static void a_damaged_queue_is_refused(void **state)
 {
     static const char *const damage[][2] = {
         {"UPDATE tasks SET state = 9 WHERE task = 1", "UPDATE tasks SET state = 0 WHERE task = 1"},
+        {"UPDATE tasks SET state = 4294967296 WHERE task = 1", "UPDATE tasks SET state = 0 WHERE task = 1"},
+        {"UPDATE tasks SET epoch = 1 << 60 WHERE task = 1", "UPDATE tasks SET epoch = 0 WHERE task = 1"},
         {"UPDATE jobs SET spec = replace(spec, 'output', 'outpux')",
          "UPDATE jobs SET spec = replace(spec, 'outpux', 'output')"},
         {"UPDATE jobs SET spec = substr(spec, 2)", "UPDATE jobs SET spec = '{' || spec"},
