@@ -6,7 +6,7 @@ UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
 TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c)) \
              $(patsubst tests/preload/%.c,$(B)/tools/%.so,$(wildcard tests/preload/*.c))
 # The fuzz targets that tests/fuzz/seeds.py has first inputs for, without libFuzzer.
-REPLAYS   := $(patsubst %,$(B)/fuzz/%_replay,checkpoint config gguf_plan metadata recipe settings spec tokenizer)
+REPLAYS   := $(patsubst %,$(B)/fuzz/%_replay,checkpoint config gguf_plan journal metadata recipe settings spec tokenizer worker)
 # The long ones first, so that two at a time end together.
 TAP_LONG  := $(addprefix tests/tap/,resume.t kernels_differ.t llama.t mixtures.t service.t faults.t soak.t netns.t llama_quantize.t \
              imatrix_llama.t build.t convert.t)

@@ -208,8 +208,38 @@ class Seeds:
         self.put("settings", "secret", f"\x0bpublic {key}\nsecret {key}\n")
         self.put("settings", "allowed", f"\2# who\nworker key {key} node1\nadmin uid 0 root\n")
         self.put("settings", "claim", "\x0300112233445566778899aabbccddeeff\njob 000000000000007\n0123456789abcdef0123456789abcdef\nepoch 000000000000003\n")
+        for i in range(6):
+            self.put("journal", f"step{i}", bytes([i]))
+            self.put("journal", f"changed{i}", bytes([i]) + b"\nUPDATE tasks SET state=1 WHERE task=0\n@24 0000\n")
         for i, text in enumerate(["1.5Gi", "500ms", "tcp://127.0.0.1:9560", "a.b=float:1.5", "a=bool:true", "a=str:b", "tcp://[::1]:*"]):
             self.put("settings", f"text{i}", "\4" + text)
+
+    def grants(self):
+        """Lives of jobs as a worker hears of them."""
+        def say(kind, **fields):
+            return "m" + json.dumps({"v": 3, "m": kind, **fields})
+
+        def grant(task, epoch, **fields):
+            return say("grant", job=1, tasks=[{"task": task, "epoch": epoch}], lease_ms=60000, **fields)
+
+        spec = {"source": "/r/m.gguf", "output": "/r/out/", "prefix": "x", "recipe": "r", "recipe_text": "default f32\n",
+                "options": {"output_type": "f32", "embedding_type": "f32"}}
+        welcome, plan = say("welcome", daemon="0" * 32, version="f", role="worker", heartbeat_ms=1000, lease_ms=60000), "f" * 32
+        special = dict(prepare=65536, stitch=65537, publish=65538, verify=65539, discard=65540)
+        begin = [welcome, grant(special["prepare"], 1, spec=spec), say("ack", job=1, task=special["prepare"], epoch=1)]
+        work = begin + [grant(0, 2, fingerprint=plan), grant(special["stitch"], 3, fingerprint=plan, sums="f" * 16)]
+        self.put("worker", "life", "\n".join(work + [grant(special["publish"], 4, fingerprint=plan), grant(special["verify"], 5, fingerprint=plan),
+                                                     say("revoke", job=1, tasks=[], text="over"), "tttt", say("drain")]))
+        self.put("worker", "bad-sums", "\n".join(begin + [grant(special["stitch"], 2, fingerprint=plan, sums="0" * 16), say("bye", text="x"), "tttttt"]))
+        self.put("worker", "discard", "\n".join(work + [grant(special["discard"], 4, fingerprint=plan), say("nack", job=1, task=0, epoch=2, code=1, text="x")]))
+        self.put("worker", "changed", "\n".join(begin + [say("rehello"), welcome, say("ping", n=1), say("revoke", job=1, tasks=[0, 65537], text="x"),
+                                                        say("error", code=2, text="no"), grant(special["discard"], 7)]))
+        for name, change in {"link": {"output": "/r/link/"}, "outside": {"output": "/o/"}, "up": {"output": "/r/../o"}, "self": {"prefix": "m", "output": "/r/"},
+                             "force": {"options": {**spec["options"], "force": True, "sparse": True, "sha256": True}},
+                             "imatrix": {"options": {"imatrix": "/r/m.gguf"}}}.items():
+            other = grant(special["prepare"], 1, spec={**spec, **change})
+            self.put("worker", name, "\n".join([welcome, other] + work[2:] + [grant(special["publish"], 4, fingerprint=plan),
+                                                                              grant(special["discard"], 5, fingerprint=plan)]))
 
     def files(self):
         """The least of each kind of file whose reader has a target of its own."""
@@ -255,6 +285,7 @@ def main():
     s.configs()
     s.chats()
     s.texts()
+    s.grants()
     s.files()
     s.words()
 
