@@ -35,23 +35,28 @@ $(B)/tools/%: tests/tools/%.c
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -MMD -MP -MF $@.d -o $@ $< -lxxhash -lm
 
 # The program itself, its CUDA table replaced by one that computes on the CPU.
-$(B)/tools/emulated_gpu: tests/tools/emulated_gpu.c $(B)/client/sluice_main.o $(B)/libsluice.a
+EMULATED := $(B)/tools/emulated_gpu.o
+$(EMULATED): tests/tools/emulated_gpu.c | $(B)/gen/has_libraries
 	$(call begin,TOOL,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/client/sluice_main.o $(B)/libsluice.a $(LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -c -o $@ $<
 
-$(B)/tools/emulated_worker: tests/tools/emulated_gpu.c $(B)/worker/worker_main.o $(B)/libsluice.a
+$(B)/tools/emulated_gpu: $(EMULATED) $(B)/client/sluice_main.o $(B)/libsluice.a
 	$(call begin,TOOL,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/worker/worker_main.o $(B)/libsluice.a $(LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(EMULATED) $(B)/client/sluice_main.o $(B)/libsluice.a $(LIBS)
+
+$(B)/tools/emulated_worker: $(EMULATED) $(B)/worker/worker_main.o $(B)/libsluice.a
+	$(call begin,TOOL,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(EMULATED) $(B)/worker/worker_main.o $(B)/libsluice.a $(LIBS)
 TOOL_BINS += $(B)/tools/emulated_worker
 
 # The GPU's check and benchmark, on the same.
 TOOL_BINS += $(addprefix $(B)/tools/emulated_,check bench cases)
-$(B)/tools/emulated_cases: tests/unit/kernels_device_test.c tests/tools/emulated_gpu.c $(B)/libsluice.a
+$(B)/tools/emulated_cases: tests/unit/kernels_device_test.c $(EMULATED) $(B)/libsluice.a
 	$(call begin,TOOL,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< tests/tools/emulated_gpu.c $(B)/libsluice.a -lcmocka $(LIBS)
-$(B)/tools/emulated_%: tests/gpu/gpu_%.c tests/tools/emulated_gpu.c $(B)/libsluice.a
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(EMULATED) $(B)/libsluice.a -lcmocka $(LIBS)
+$(B)/tools/emulated_%: tests/gpu/gpu_%.c $(EMULATED) $(B)/libsluice.a
 	$(call begin,TOOL,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -Itests/gpu -MMD -MP -MF $@.d -o $@ $< tests/tools/emulated_gpu.c $(B)/libsluice.a $(LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/gpu -MMD -MP -MF $@.d -o $@ $< $(EMULATED) $(B)/libsluice.a $(LIBS)
 
 # Those that speak the protocol.
 $(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
