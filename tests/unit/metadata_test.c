@@ -5,7 +5,10 @@
 #include "proto/metadata_general.h"
 #include "proto/metadata_name.h"
 
+#include "proto/job_spec.h"
+
 #include <cjson/cJSON.h>
+#include <math.h>
 
 struct name_case {
     const char *id;
@@ -293,12 +296,53 @@ static void test_many_origins(void **state)
     }
 }
 
+/* --override-kv: what is taken has the type and value of llama-quantize, at the ends of what there is too. */
+static void test_override_kv(void **state)
+{
+    static const char *const refused[] = {"a", "=int:1", "a=int", "a=int:", "a=int:-1", "a=int:4294967296", "a=int:1x", "a=int:99999999999999999999",
+                                          "a=float:", "a=float:1x", "a=float:1e39", "a=float:1e999", "a=bool:", "a=bool:True", "a=bool:truex", "a=u8:1",
+                                          "general.alignment=int:64", "split.x=int:1", "sluice.x=str:y", "split.count=int:1", "a=str:\xe9"};
+    static const char *const taken[] = {"general.alignments=int:1", "general.alignmen=int:1", "splits.x=int:1", "sluices.x=str:y"};
+    struct sl_kvs kvs = {NULL, 0, 0};
+    const char *text;
+    struct sl_error e;
+    char longest[160];
+    uint32_t u;
+    float f;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (sl_parse_override_kv(&kvs, refused[i], &e) != SL_EUSAGE || !strstr(e.text, "--override-kv"))
+            fail_msg("%s is taken", refused[i]);
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (sl_parse_override_kv(&kvs, taken[i], &e) != 0)
+            fail_msg("%s", e.text);
+    assert_int_equal(sl_parse_override_kv(&kvs, "n=int:0", &e), 0);
+    assert_true(sl_kvs_get_u32(&kvs, "n", &u) && u == 0);
+    assert_int_equal(sl_parse_override_kv(&kvs, "n=int:4294967295", &e), 0);
+    assert_true(sl_kvs_get_u32(&kvs, "n", &u) && u == UINT32_MAX);
+    for (int v = 0; v < 2; v++) {
+        assert_int_equal(sl_parse_override_kv(&kvs, v ? "b=bool:true" : "b=bool:false", &e), 0);
+        assert_int_equal(sl_kvs_find(&kvs, "b")->elem, SL_KV_BOOL);
+        assert_int_equal(*(const uint8_t *)sl_kvs_find(&kvs, "b")->data, v);
+    }
+    assert_int_equal(sl_parse_override_kv(&kvs, "f=float:-inf", &e), 0);
+    memcpy(&f, sl_kvs_find(&kvs, "f")->data, sizeof f);
+    assert_true(isinf(f) && f < 0);
+    snprintf(longest, sizeof longest, "s=str:%0127d", 7);
+    assert_int_equal(sl_parse_override_kv(&kvs, longest, &e), 0);
+    assert_true(sl_kvs_get_str(&kvs, "s", &text) && strlen(text) == 127);
+    snprintf(longest, sizeof longest, "s=str:%0128d", 7);
+    assert_int_equal(sl_parse_override_kv(&kvs, longest, &e), SL_EUSAGE);
+    sl_kvs_free(&kvs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names), cmocka_unit_test(test_size_labels),
         cmocka_unit_test(test_file_names), cmocka_unit_test(test_cards),
-        cmocka_unit_test(test_card_fuzz),
+        cmocka_unit_test(test_card_fuzz), cmocka_unit_test(test_override_kv),
         cmocka_unit_test_setup_teardown(test_general, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_general_without, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_many_origins, fx_setup, fx_teardown),
