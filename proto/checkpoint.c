@@ -518,6 +518,7 @@ void sl_checkpoint_close(struct sl_checkpoint *ck)
         free(ck->files[i].name);
     }
     sl_name_table_free(&p->by_name);
+    sl_ck_free_ignore(p->ignore);
     free(p->arenas);
     free(p->label);
     free(p->role);

@@ -4,15 +4,35 @@
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define NAMES_MAX 4096   /* entries of a list that are looked at: GLM-4.6-FP8 names 800 layers, */
 #define PATTERNS_MAX 100 /* and of these the expressions */
+#define TEXT_MAX 1024    /* bytes of one that is looked at */
 #define LAYER_NAMES 3    /* of one layer */
 #define LAYER_BUF (SL_SRC_MAX_NAME + 32)
 
-/* How an entry that is no expression names layers. */
-enum naming { NAMES_ONE, NAMES_PART /* of the name, between dots */, NAMES_ANY /* part */ };
+/* Steps of matching for all layers, some seconds: 4096 layers of seven matrices and 100 expressions of a hundred choices take
+ * 900 million. What is left when they are spent is taken as not named. A name costs some whatever it is. */
+#define STEPS_ALL UINT64_C(1000000000)
+#define STEPS_NAME 8u
+#define STEPS_FIRST 64u
+
+/* How an entry names layers. */
+enum naming { NAMES_NONE, NAMES_ONE, NAMES_PART /* of the name, between dots */, NAMES_ANY /* part */, NAMES_EXPRESSION };
+
+struct entry {
+    const char *text;              /* in config.json; of an expression NULL */
+    struct sl_pattern *expression; /* of that alone */
+    enum naming naming;
+};
+
+struct sl_ck_ignore {
+    struct entry *entries;
+    size_t n;
+    uint64_t spent; /* steps */
+};
 
 static const struct { const char *method, *list; enum naming naming; } lists[] = {
     {NULL, "ignore", NAMES_ONE},
@@ -20,17 +40,19 @@ static const struct { const char *method, *list; enum naming naming; } lists[] =
     {"awq", "modules_to_not_convert", NAMES_ANY}, {"modelopt", "exclude_modules", NAMES_ONE}, {"quark", "exclude", NAMES_ONE},
 };
 
-static const cJSON *entry(const cJSON *object, const char *name)
+static const cJSON *entry_of(const cJSON *object, const char *name)
 {
     return cJSON_GetObjectItemCaseSensitive(object, name);
 }
 
 static bool has_method(const cJSON *q, const char *method)
 {
-    const char *is = cJSON_GetStringValue(entry(q, "quant_method"));
+    const char *is = cJSON_GetStringValue(entry_of(q, "quant_method"));
 
     return is && strcmp(is, method) == 0;
 }
+
+/* ---- one name ---- */
 
 /* A star stands for any bytes. */
 static bool globs(const char *pattern, const char *name)
@@ -66,27 +88,45 @@ static bool has_part(const char *name, const char *part)
     return false;
 }
 
-/* The beginning of a name; what is no expression, or needs too long, matches nothing, the latter from then on. */
-static int matches(const struct sl_checkpoint *ck, const char *expression, const char *layer, struct sl_error *e)
+/* Returns whether so many steps are left, which are gone then. */
+static bool spend(struct sl_ck_ignore *g, uint64_t steps)
 {
-    struct sl_ck_priv *priv = sl_ck_priv(ck);
-    struct sl_pattern *p;
-    char text[1024];
-    int rc;
+    if (STEPS_ALL - g->spent < steps)
+        return false;
+    g->spent += steps;
+    return true;
+}
 
-    for (unsigned i = 0; i < priv->n_slow; i++)
-        if (priv->slow[i] == expression || priv->n_slow == SL_CK_SLOW)
+/* The beginning of a name; one that needs too long matches nothing from then on. */
+static int matches(struct sl_ck_ignore *g, struct entry *x, const char *layer, struct sl_error *e)
+{
+    for (uint32_t steps = STEPS_FIRST;; steps *= 4) {
+        int rc;
+
+        if (!spend(g, steps))
             return 0;
-    if (snprintf(text, sizeof text, "^(?:%s)", expression) >= (int)sizeof text)
-        return 0;
-    rc = sl_pattern_compile(text, true, false, &p, e);
-    if (rc == 0) {
-        rc = sl_pattern_match(p, layer, e);
-        if (rc == SL_EUSAGE)
-            priv->slow[priv->n_slow++] = expression;
-        sl_pattern_free(p);
+        rc = sl_pattern_match_within(x->expression, layer, steps, e);
+        if (rc != SL_EUSAGE)
+            return rc;
+        if (steps >= SL_PATTERN_STEPS)
+            break;
     }
-    return rc == SL_EUSAGE ? 0 : rc;
+    sl_pattern_free(x->expression);
+    x->expression = NULL;
+    x->naming = NAMES_NONE;
+    return 0;
+}
+
+static int names_layer(struct sl_ck_ignore *g, struct entry *x, const char *layer, struct sl_error *e)
+{
+    switch (x->naming) {
+    case NAMES_EXPRESSION: return matches(g, x, layer, e);
+    case NAMES_PART: return spend(g, STEPS_NAME) && (globs(x->text, layer) || has_part(layer, x->text));
+    case NAMES_ANY: return spend(g, STEPS_NAME) && (globs(x->text, layer) || (*x->text && strstr(layer, x->text)));
+    case NAMES_ONE: return spend(g, STEPS_NAME) && globs(x->text, layer);
+    case NAMES_NONE: break;
+    }
+    return 0;
 }
 
 /* The names that a weight's layer may have there: that of a text model inside another has a prefix. Returns how many. */
@@ -101,46 +141,113 @@ static size_t layer_names(const struct sl_checkpoint *ck, const char *weight, ch
     return !sl_ck_priv(ck)->text ? 1 : in_model ? 3 : 2;
 }
 
-/* Strings after "re:" are expressions, others names, of which some hold stars. */
-static int in_list(const struct sl_checkpoint *ck, const cJSON *list, enum naming naming, char names[LAYER_NAMES][LAYER_BUF], size_t n, struct sl_error *e)
+/* ---- the lists ---- */
+
+/* What is no expression, or longer than any that is meant, matches nothing. */
+static int add_expression(struct sl_ck_ignore *g, const char *expression, struct sl_error *e)
 {
-    const cJSON *x = cJSON_IsArray(list) ? list->child : NULL;
-    int hit = 0, n_patterns = 0;
+    struct entry *x = &g->entries[g->n];
+    char text[TEXT_MAX];
+    int rc;
 
-    for (int i = 0; i < NAMES_MAX && x && !hit; i++, x = x->next) {
-        const char *text = cJSON_IsString(x) ? x->valuestring : "";
-        bool expression = strncmp(text, "re:", 3) == 0;
-
-        if (expression && n_patterns++ >= PATTERNS_MAX)
-            continue;
-        for (size_t k = 0; k < n && !hit; k++)
-            hit = expression ? matches(ck, text + 3, names[k], e) : globs(text, names[k]) || (naming == NAMES_PART && has_part(names[k], text)) ||
-                                                         (naming == NAMES_ANY && *text && strstr(names[k], text));
-    }
-    return hit;
+    if (snprintf(text, sizeof text, "^(?:%s)", expression) >= (int)sizeof text)
+        return 0;
+    rc = sl_pattern_compile(text, true, false, &x->expression, e);
+    if (rc < 0)
+        return rc == SL_EUSAGE ? 0 : rc;
+    x->naming = NAMES_EXPRESSION;
+    g->n++;
+    return 0;
 }
 
-/* GPTQ quantizes the head when it is told to, and has in "dynamic" a member "-:" with an expression for layers that it leaves out. */
-static int gptq_ignores(const struct sl_checkpoint *ck, const cJSON *q, char names[LAYER_NAMES][LAYER_BUF], size_t n, struct sl_error *e)
+/* Strings after "re:" are expressions, others names, of which some hold stars. */
+static int add_list(struct sl_ck_ignore *g, const cJSON *list, enum naming naming, struct sl_error *e)
 {
-    const cJSON *dynamic = entry(q, "dynamic"), *x = cJSON_IsObject(dynamic) ? dynamic->child : NULL;
-    int hit = strcmp(names[0], "lm_head") == 0 && !cJSON_IsTrue(entry(q, "lm_head"));
+    const cJSON *x = cJSON_IsArray(list) ? list->child : NULL;
+    int n_patterns = 0;
 
-    for (int i = 0; i < PATTERNS_MAX && x && !hit; i++, x = x->next)
-        for (size_t k = 0; k < n && !hit && strncmp(x->string, "-:", 2) == 0; k++)
-            hit = matches(ck, x->string + 2, names[k], e);
-    return hit;
+    for (int i = 0; i < NAMES_MAX && x; i++, x = x->next) {
+        const char *text = cJSON_IsString(x) ? x->valuestring : "";
+
+        if (strncmp(text, "re:", 3) != 0) {
+            if (strnlen(text, TEXT_MAX) < TEXT_MAX)
+                g->entries[g->n++] = (struct entry){.text = text, .naming = naming};
+        } else if (n_patterns++ < PATTERNS_MAX) {
+            SL_TRY(add_expression(g, text + 3, e));
+        }
+    }
+    return 0;
+}
+
+/* GPTQ has in "dynamic" a member "-:" with an expression for layers that it leaves out. */
+static int add_dynamic(struct sl_ck_ignore *g, const cJSON *q, struct sl_error *e)
+{
+    const cJSON *dynamic = entry_of(q, "dynamic"), *x = cJSON_IsObject(dynamic) ? dynamic->child : NULL;
+
+    for (int i = 0; i < PATTERNS_MAX && x; i++, x = x->next)
+        if (strncmp(x->string, "-:", 2) == 0)
+            SL_TRY(add_expression(g, x->string + 2, e));
+    return 0;
+}
+
+static bool of_method(const cJSON *q, size_t list)
+{
+    return !lists[list].method || has_method(q, lists[list].method);
+}
+
+static int read_lists(struct sl_ck_ignore *g, const cJSON *q, struct sl_error *e)
+{
+    size_t room = PATTERNS_MAX;
+
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        room += of_method(q, i) && entry_of(q, lists[i].list) ? NAMES_MAX : 0;
+    g->entries = calloc(room, sizeof *g->entries);
+    if (!g->entries)
+        return sl_no_memory(e);
+    if (has_method(q, "gptq"))
+        SL_TRY(add_dynamic(g, q, e));
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (of_method(q, i))
+            SL_TRY(add_list(g, entry_of(q, lists[i].list), lists[i].naming, e));
+    return 0;
+}
+
+void sl_ck_free_ignore(struct sl_ck_ignore *g)
+{
+    for (size_t i = 0; g && i < g->n; i++)
+        sl_pattern_free(g->entries[i].expression);
+    free(g ? g->entries : NULL);
+    free(g);
+}
+
+/* Effect: *out = the lists, read once. */
+static int lists_of(const struct sl_checkpoint *ck, const cJSON *q, struct sl_ck_ignore **out, struct sl_error *e)
+{
+    struct sl_ck_priv *p = sl_ck_priv(ck);
+    int rc = 0;
+
+    if (!p->ignore) {
+        p->ignore = calloc(1, sizeof *p->ignore);
+        rc = p->ignore ? read_lists(p->ignore, q, e) : sl_no_memory(e);
+    }
+    *out = p->ignore;
+    return rc;
 }
 
 int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
 {
-    const cJSON *q = entry(sl_checkpoint_config(ck), "quantization_config");
+    const cJSON *q = entry_of(sl_checkpoint_config(ck), "quantization_config");
     char names[LAYER_NAMES][LAYER_BUF];
     size_t n = layer_names(ck, name, names);
-    int hit = has_method(q, "gptq") ? gptq_ignores(ck, q, names, n, e) : has_method(q, "awq") && strcmp(names[0], "lm_head") == 0;
+    struct sl_ck_ignore *g = NULL;
+    int hit = 0;
 
-    for (size_t i = 0; i < sizeof lists / sizeof *lists && !hit; i++)
-        if (!lists[i].method || has_method(q, lists[i].method))
-            hit = in_list(ck, entry(q, lists[i].list), lists[i].naming, names, n, e);
+    SL_TRY(lists_of(ck, q, &g, e));
+    /* GPTQ quantizes the head when it is told to. */
+    if (strcmp(names[0], "lm_head") == 0 && (has_method(q, "awq") || (has_method(q, "gptq") && !cJSON_IsTrue(entry_of(q, "lm_head")))))
+        return 1;
+    for (size_t i = 0; i < g->n && !hit; i++)
+        for (size_t k = 0; k < n && !hit; k++)
+            hit = names_layer(g, &g->entries[i], names[k], e);
     return hit;
 }

@@ -16,7 +16,7 @@ enum sl_src_role {
     SL_ROLE_PACKING,    /* shape, zero points or order of a packed weight */
 };
 
-#define SL_CK_SLOW 100u
+struct sl_ck_ignore;
 
 struct sl_ck_priv {
     struct sl_name_table by_name; /* tensor name -> index */
@@ -27,8 +27,7 @@ struct sl_ck_priv {
     uint8_t *role;                /* enum sl_src_role of each tensor */
     const struct sl_header_watch *watch; /* while it is opened; NULL: none */
     bool mistral;                 /* in Mistral's own format */
-    const char *slow[SL_CK_SLOW]; /* expressions of config.json that needed too long for a name, and are not tried again; ... */
-    unsigned n_slow;              /* ... when there are so many, none is */
+    struct sl_ck_ignore *ignore;  /* checkpoint_ignore.c; NULL: not read yet */
     struct cJSON *text;           /* config.json with the text model's entries; NULL: it has none apart */
 };
 
@@ -113,5 +112,8 @@ uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight);
 
 /* Returns the index of the tensor whose name is n bytes of name and the suffix, or SL_NO_TENSOR. */
 uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix);
+
+/* Frees what sl_checkpoint_ignores keeps; NULL is allowed. */
+void sl_ck_free_ignore(struct sl_ck_ignore *g);
 
 #endif

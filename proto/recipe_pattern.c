@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MATCH_STEPS 20000u
 #define HEAP_KIB 1024u
 
 struct sl_pattern {
@@ -36,8 +35,6 @@ static int compile_regex(struct sl_pattern *p, bool option, struct sl_error *e)
     p->data = pcre2_match_data_create(1, NULL);
     if (!p->limits || !p->data)
         return sl_no_memory(e);
-    pcre2_set_match_limit(p->limits, MATCH_STEPS);
-    pcre2_set_depth_limit(p->limits, MATCH_STEPS);
     pcre2_set_heap_limit(p->limits, HEAP_KIB);
     return 0;
 }
@@ -105,10 +102,19 @@ static bool glob_match(const char *g, const char *s)
 
 int sl_pattern_match(const struct sl_pattern *p, const char *name, struct sl_error *e)
 {
+    return sl_pattern_match_within(p, name, SL_PATTERN_STEPS, e);
+}
+
+int sl_pattern_match_within(const struct sl_pattern *p, const char *name, uint32_t steps, struct sl_error *e)
+{
     int rc;
+
+    steps = steps < SL_PATTERN_STEPS ? steps : SL_PATTERN_STEPS;
 
     if (!p->code)
         return glob_match(p->text, name);
+    pcre2_set_match_limit(p->limits, steps);
+    pcre2_set_depth_limit(p->limits, steps);
     rc = pcre2_match(p->code, (PCRE2_SPTR)name, strlen(name), 0, 0, p->data, p->limits);
     if (rc >= 0)
         return 1;

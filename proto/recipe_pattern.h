@@ -5,6 +5,7 @@
 #include "proto/error.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct sl_pattern;
 
@@ -17,9 +18,12 @@ int sl_pattern_compile(const char *text, bool regex, bool option, struct sl_patt
 void sl_pattern_free(struct sl_pattern *p);
 const char *sl_pattern_text(const struct sl_pattern *p);
 
+#define SL_PATTERN_STEPS 20000u
+
 /* Returns 1 (matches) or 0. Errors: SL_EUSAGE when the expression needs more
- * steps than the limit for this name. */
+ * than SL_PATTERN_STEPS steps for this name; with the second more than so many, if those are fewer. */
 int sl_pattern_match(const struct sl_pattern *p, const char *name, struct sl_error *e)
     SL_MUST_USE;
+int sl_pattern_match_within(const struct sl_pattern *p, const char *name, uint32_t steps, struct sl_error *e) SL_MUST_USE;
 
 #endif
