@@ -290,6 +290,7 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
                              uint64_t bytes, const struct inspect_args *a)
 {
     const cJSON *arch = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(ck->config, "architectures"), 0);
+    struct sl_block b;
     char size[32];
 
     if (a->tensors) {
@@ -303,8 +304,8 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
         print_safe(arch->valuestring, strlen(arch->valuestring), SHOW_CHARS);
         putchar('\n');
     }
-    if (ck->fp8_block_rows)
-        printf("%s scale blocks: %" PRIu64 " x %" PRIu64 "\n", ck->int8 ? "INT8" : "FP8", ck->fp8_block_rows, ck->fp8_block_cols);
+    for (unsigned i = 0; (b = sl_checkpoint_block(ck, i)).rows; i++)
+        printf("%s scale blocks: %" PRIu64 " x %" PRIu64 "\n", ck->int8 ? "INT8" : "FP8", b.rows, b.cols);
     if (ck->int_bits && ck->int_group)
         printf("packed %u-bit integers: groups of %" PRIu64 "\n", ck->int_bits, ck->int_group);
     else if (ck->int_bits)

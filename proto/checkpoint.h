@@ -55,6 +55,8 @@ static inline unsigned sl_packed_shift(enum sl_packing packing, unsigned bits, u
     return bits * (packing == SL_PACKED_AWQ ? in / 2 + in % 2 * 4 : in);
 }
 
+#define SL_MORE_BLOCKS 7
+
 struct sl_checkpoint {
     char *dir;  /* folder with config and tokenizer; NULL for GGUF sources */
     const struct sl_roots *roots; /* which its files must not leave; NULL: none are set */
@@ -68,8 +70,10 @@ struct sl_checkpoint {
                                     * .safetensors file without one beside it */
     uint64_t fp8_block_rows;       /* quantization_config.weight_block_size, or what it says otherwise; 0: not given */
     uint64_t fp8_block_cols;
+    struct sl_block { uint64_t rows, cols; } fp8_more[SL_MORE_BLOCKS]; /* those of other layers, where blocks are of several sizes */
+    unsigned n_fp8_more;
     bool fp8_by_row;               /* it tells of one scale for each row (compressed-tensors' strategy "channel"); these
-                                    * three are of INT8 as well */
+                                    * all are of INT8 as well */
     bool int8;                     /* it tells of 8-bit integers */
     bool fp8_method;               /* quant_method is fp8 */
     unsigned int_bits;             /* quantization_config tells of packed integers of so many bits, 4 or 8; 0: it does not */
@@ -152,9 +156,17 @@ static inline uint64_t sl_scale_row(const struct sl_scale *s, uint64_t row)
     return s->part_rows ? row / s->part_rows * s->part_blocks + row % s->part_rows / s->block_rows : row / s->block_rows;
 }
 
+/* Returns the i-th size of blocks of FP8 and INT8 in config.json, 0 x 0 behind the last. */
+static inline struct sl_block sl_checkpoint_block(const struct sl_checkpoint *ck, unsigned i)
+{
+    if (!ck->fp8_block_rows || !ck->fp8_block_cols || i > ck->n_fp8_more)
+        return (struct sl_block){0, 0};
+    return i ? ck->fp8_more[i - 1] : (struct sl_block){ck->fp8_block_rows, ck->fp8_block_cols};
+}
+
 /* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv", "X.weight_scale", "X.scale" for "X.weight")
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
- * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 and UINT8 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
+ * row, or ceil(rows / block_rows) x ceil(cols / block_cols), which tells the blocks where config.json has several sizes; of INT8 (F32, BF16, F16) the same; of I4 and UINT8 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
  * one for each group of a row, of the former two also zero points ("X.weight_zero_point": I32, packed as the weights but down a column), and
  * a list that has for each column its group ("X.weight_g_idx"); of GPTQ "X.scales", "X.qzeros" and "X.g_idx", of AWQ the first two. Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
  * have blocks that begin anew with each of 8 or 4 parts. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;

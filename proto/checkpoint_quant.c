@@ -34,39 +34,6 @@ static const cJSON *group_weights(const cJSON *q)
 
 /* ---- FP8 and INT8 ---- */
 
-/* Of two lists of numbers, in linear time: cJSON_Compare takes twice as long for each level of objects. What is no such list is
- * refused by its reader. */
-static bool same_numbers(const cJSON *a, const cJSON *b)
-{
-    const cJSON *x = a->child, *y = b->child;
-
-    for (; x && y && x->valuedouble == y->valuedouble; x = x->next)
-        y = y->next;
-    return !x && !y;
-}
-
-/* "weight_block_size"; compressed-tensors has it as "block_structure", in several groups of layers, of which those with
- * blocks have the same. */
-static const cJSON *block_size(const cJSON *q, const char **name)
-{
-    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, *name = "weight_block_size"), *group;
-
-    if (block && !cJSON_IsNull(block))
-        return block;
-    *name = "block_structure";
-    block = NULL;
-    cJSON_ArrayForEach(group, cJSON_GetObjectItemCaseSensitive(q, "config_groups")) {
-        const cJSON *own = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(group, "weights"), *name);
-
-        if (!own || cJSON_IsNull(own))
-            continue;
-        if (block && !same_numbers(block, own))
-            return NULL;
-        block = own;
-    }
-    return block;
-}
-
 static const cJSON *method_of(const cJSON *q)
 {
     return cJSON_GetObjectItemCaseSensitive(q, "quant_method");
@@ -83,44 +50,74 @@ static bool is_plain(const cJSON *format)
     return false;
 }
 
-/* Effect: where config.json gives no blocks, those that it means: one for each group of a row, or ModelOpt's of 128 x 128. */
-static void imply_blocks(struct sl_checkpoint *ck, const cJSON *q)
+static int add_block(struct sl_checkpoint *ck, struct sl_block block, struct sl_error *e)
 {
-    const cJSON *w = group_weights(q);
-    enum sl_modelopt algo = sl_arch_modelopt(q);
-    uint64_t group = algo == SL_MODELOPT_MXFP8 ? MXFP8_GROUP : 0;
+    struct sl_block have;
 
-    if (algo == SL_MODELOPT_FP8_BLOCKS) {
-        ck->fp8_block_rows = ck->fp8_block_cols = 128;
-        return;
+    for (unsigned i = 0; (have = sl_checkpoint_block(ck, i)).rows; i++)
+        if (have.rows == block.rows && have.cols == block.cols)
+            return 0;
+    if (ck->n_fp8_more == SL_MORE_BLOCKS)
+        return sl_fail(e, SL_EUNSUPPORTED, "quantization_config's config_groups have blocks of more than %d sizes: give another FP8 checkpoint of the "
+                       "model, or a BF16 one", SL_MORE_BLOCKS + 1);
+    if (ck->fp8_block_rows) {
+        ck->fp8_more[ck->n_fp8_more++] = block;
+    } else {
+        ck->fp8_block_rows = block.rows;
+        ck->fp8_block_cols = block.cols;
     }
-    if (is_plain(cJSON_GetObjectItemCaseSensitive(q, "format")) && is_text(cJSON_GetObjectItemCaseSensitive(w, "strategy"), "group") &&
-        !sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), GROUP_MAX, &group))
-        group = 0;
-    ck->fp8_block_rows = group ? 1 : 0;
-    ck->fp8_block_cols = group;
+    return 0;
 }
 
-static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
+static int add_array(struct sl_checkpoint *ck, const cJSON *array, const char *name, struct sl_error *e)
 {
-    const char *name;
-    const cJSON *q = quantization(ck);
-    const cJSON *block = block_size(q, &name);
-    const cJSON *rows = block ? block->child : NULL;
+    const cJSON *rows = array->child;
+    struct sl_block block = {0, 0};
+
+    if (cJSON_IsNull(array))
+        return 0;
+    if (!cJSON_IsArray(array) || !rows || !rows->next || rows->next->next || !sl_json_uint(rows, 1 << 20, &block.rows) ||
+        !sl_json_uint(rows->next, 1 << 20, &block.cols) || block.rows == 0 || block.cols == 0)
+        return sl_fail(e, SL_ESOURCE, "quantization_config's %s is not an array of two integers from 1 to 2^20", name);
+    return add_block(ck, block, e);
+}
+
+/* compressed-tensors has blocks by groups of layers, "block_structure", or groups of a row. */
+static int add_groups(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *e)
+{
+    static const char name[] = "block_structure";
+    bool plain = is_plain(cJSON_GetObjectItemCaseSensitive(q, "format"));
+    const cJSON *group;
+
+    cJSON_ArrayForEach(group, cJSON_GetObjectItemCaseSensitive(q, "config_groups")) {
+        const cJSON *w = cJSON_GetObjectItemCaseSensitive(group, "weights"), *array = cJSON_GetObjectItemCaseSensitive(w, name);
+        uint64_t size;
+
+        if (array && !cJSON_IsNull(array))
+            SL_TRY(add_array(ck, array, name, e));
+        else if (plain && is_text(cJSON_GetObjectItemCaseSensitive(w, "strategy"), "group") &&
+                 sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), GROUP_MAX, &size) && size)
+            SL_TRY(add_block(ck, (struct sl_block){1, size}, e));
+    }
+    return 0;
+}
+
+static int read_blocks(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    static const char name[] = "weight_block_size";
+    const cJSON *q = quantization(ck), *array = cJSON_GetObjectItemCaseSensitive(q, name);
     const char *strategy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(group_weights(q), "strategy"));
+    enum sl_modelopt algo = sl_arch_modelopt(q);
 
     ck->fp8_by_row = (strategy && strcmp(strategy, "channel") == 0) || is_text(method_of(q), "w8a8_int8") ||
                      is_text(method_of(q), "fbgemm_fp8");
-    if (!block || cJSON_IsNull(block)) {
-        imply_blocks(ck, q);
-        return 0;
-    }
-    if (!cJSON_IsArray(block) || !rows || !rows->next || rows->next->next ||
-        !sl_json_uint(rows, 1 << 20, &ck->fp8_block_rows) ||
-        !sl_json_uint(rows->next, 1 << 20, &ck->fp8_block_cols) ||
-        ck->fp8_block_rows == 0 || ck->fp8_block_cols == 0)
-        return sl_fail(e, SL_ESOURCE, "quantization_config's %s is not an array of two "
-                       "integers from 1 to 2^20", name);
+    if (array && !cJSON_IsNull(array))
+        return add_array(ck, array, name, e);
+    SL_TRY(add_groups(ck, q, e));
+    if (!ck->fp8_block_rows && algo == SL_MODELOPT_FP8_BLOCKS)
+        return add_block(ck, (struct sl_block){128, 128}, e);
+    if (!ck->fp8_block_rows && algo == SL_MODELOPT_MXFP8)
+        return add_block(ck, (struct sl_block){1, MXFP8_GROUP}, e);
     return 0;
 }
 
@@ -349,7 +346,7 @@ int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e)
 {
     SL_TRY(check_turned(ck, e));
     ck->fp8_method = is_text(method_of(quantization(ck)), "fp8");
-    SL_TRY(read_block_size(ck, e));
+    SL_TRY(read_blocks(ck, e));
     SL_TRY(read_int8(ck, e));
     return read_packing(ck, e);
 }

@@ -95,24 +95,56 @@ static bool is_grid(const struct sl_src_tensor *s, uint64_t rows, uint64_t cols)
            (s->n_dims == 4 && s->shape[0] == rows && s->shape[1] == 1 && s->shape[2] == cols && s->shape[3] == 1);
 }
 
-/* The three shapes that an FP8 or INT8 weight's scale may have; false when it has none of them. Where there are blocks, one
- * scale is that of one block. */
+/* Returns in how many ways the scale is that of blocks which config.json tells of; *found: the first. Blocks as large as the matrix
+ * or larger mean the same. */
+static unsigned find_grid(const struct sl_checkpoint *ck, const struct sl_src_tensor *s, uint64_t rows, uint64_t cols, struct sl_block *found)
+{
+    struct sl_block b, first = {0, 0};
+    unsigned n = 0;
+
+    for (unsigned i = 0; (b = sl_checkpoint_block(ck, i)).rows; i++) {
+        struct sl_block own = {b.rows < rows ? b.rows : rows, b.cols < cols ? b.cols : cols};
+
+        if (!is_grid(s, sl_ceil_div_u64(rows, b.rows), sl_ceil_div_u64(cols, b.cols)) || (n && own.rows == first.rows && own.cols == first.cols))
+            continue;
+        if (n++ == 0) {
+            first = own;
+            *found = b;
+        }
+    }
+    return n;
+}
+
+/* Whether a matrix is not larger than a block. */
+static bool in_a_block(const struct sl_checkpoint *ck, uint64_t rows, uint64_t cols)
+{
+    struct sl_block b;
+
+    for (unsigned i = 0; (b = sl_checkpoint_block(ck, i)).rows; i++)
+        if (rows <= b.rows && cols <= b.cols)
+            return true;
+    return false;
+}
+
+/* The three shapes that an FP8 or INT8 weight's scale may have; false when it has none of them, or blocks of several sizes fit. Where
+ * there are blocks, one scale is that of one block. */
 static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *s,
                         uint64_t rows, uint64_t cols, bool matrix, struct sl_scale *out)
 {
-    uint64_t br = ck->fp8_block_rows, bc = ck->fp8_block_cols;
-    bool whole = !matrix || !br || !bc || (rows <= br && cols <= bc); /* one scale is enough */
+    bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
+    struct sl_block block;
+    unsigned n = matrix ? find_grid(ck, s, rows, cols, &block) : 0;
 
-    if (matrix && br && bc && is_grid(s, sl_ceil_div_u64(rows, br), sl_ceil_div_u64(cols, bc))) {
-        out->rows = sl_ceil_div_u64(rows, br);
-        out->cols = sl_ceil_div_u64(cols, bc);
-        out->block_rows = br;
-        out->block_cols = bc;
-        return true;
+    if (n) {
+        out->rows = sl_ceil_div_u64(rows, block.rows);
+        out->cols = sl_ceil_div_u64(cols, block.cols);
+        out->block_rows = block.rows;
+        out->block_cols = block.cols;
+        return n == 1;
     }
     out->cols = 1;
     out->block_cols = cols ? cols : 1;
-    if (s->elems == 1 && whole) {
+    if (s->elems == 1 && (!matrix || !blocks || in_a_block(ck, rows, cols))) {
         out->rows = 1;
         out->block_rows = rows ? rows : 1;
         return true;
@@ -165,16 +197,41 @@ static bool match_stack(const struct sl_checkpoint *ck, const struct sl_src_tens
            sl_mul_u64(out->rows, n, &out->rows);
 }
 
+/* The scales that blocks of each size would have, as "[2, 2] or [4, 4]". */
+static void grids_text(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, char *buf, size_t cap)
+{
+    struct sl_block b;
+    size_t at = 0;
+
+    for (unsigned i = 0; (b = sl_checkpoint_block(ck, i)).rows && at < cap; i++)
+        at += (size_t)snprintf(buf + at, cap - at, "%s[%" PRIu64 ", %" PRIu64 "]", i ? " or " : "", sl_ceil_div_u64(w->shape[0], b.rows),
+                               sl_ceil_div_u64(w->shape[1], b.cols));
+}
+
+static int several_fit(const struct sl_src_tensor *w, const struct sl_src_tensor *s, struct sl_error *e)
+{
+    char ws[SL_SHAPE_TEXT], ss[SL_SHAPE_TEXT];
+
+    return sl_fail(e, SL_EUNSUPPORTED, "scale '%.120s' of shape %s fits '%.120s' of shape %s with blocks of more than one size that config.json's "
+                   "config_groups have, and does not tell which: give an FP8 checkpoint with blocks of one size, or a BF16 one", s->name,
+                   sl_src_shape_text(s, ss), w->name, sl_src_shape_text(w, ws));
+}
+
 static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *w,
                        const struct sl_src_tensor *s, struct sl_error *e)
 {
-    char ws[SL_SHAPE_TEXT], ss[SL_SHAPE_TEXT], want[128] = "[] or [1]";
+    char ws[SL_SHAPE_TEXT], ss[SL_SHAPE_TEXT], want[300] = "[] or [1]";
+    struct sl_block block;
 
+    if (!is_grouped(w->dtype) && w->n_dims == 2 && find_grid(ck, s, w->shape[0], w->shape[1], &block) > 1)
+        return several_fit(w, s, e);
     if (is_packed(ck, w->dtype))
         snprintf(want, sizeof want, "[n, %" PRIu64 "]%s", w->shape[0], ck->int_order ? "" : ", whole groups of columns");
     else if (is_grouped(w->dtype))
         snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0],
                  group_of(ck, w, s->dtype));
+    else if (w->n_dims == 3 && ck->n_fp8_more)
+        snprintf(want, sizeof want, "matrices of whole blocks of one size that config.json has");
     else if (w->n_dims == 3 && ck->fp8_block_rows && ck->fp8_block_cols && w->shape[1] % ck->fp8_block_rows)
         snprintf(want, sizeof want, "matrices of whole blocks, whose %" PRIu64 " rows divide %" PRIu64, ck->fp8_block_rows, w->shape[1]);
     else if (w->n_dims == 3 && ck->fp8_block_rows && ck->fp8_block_cols)
@@ -185,9 +242,7 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
     else if (has_parts(ck, w))
         snprintf(want, sizeof want, "blocks of 8 or of 4 parts of its rows");
     else if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
-        snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]",
-                 sl_ceil_div_u64(w->shape[0], ck->fp8_block_rows),
-                 sl_ceil_div_u64(w->shape[1], ck->fp8_block_cols));
+        grids_text(ck, w, want, sizeof want);
     else if (w->n_dims == 2)
         snprintf(want, sizeof want, "[1] or [%" PRIu64 ", 1] (config.json gives no "
                  "weight_block_size; is it of this model?)", w->shape[0]);

@@ -94,9 +94,12 @@ static void put_view(struct sl_hash128 *d, const struct sl_view *v)
 static void put_blocks(struct sl_hash128 *d, const struct sl_checkpoint *ck, const struct sl_scale *s)
 {
     uint64_t br = s->block_rows, bc = s->block_cols;
+    struct sl_block b;
+    unsigned i = 0;
 
-    if (!ck->fp8_block_rows || br != ck->fp8_block_rows || bc != ck->fp8_block_cols || s->rows * s->cols == 1 ||
-        (br == 128 && bc == 128) || (br == 1 && bc == 32))
+    while ((b = sl_checkpoint_block(ck, i)).rows && (br != b.rows || bc != b.cols))
+        i++;
+    if (!b.rows || s->rows * s->cols == 1 || (br == 128 && bc == 128) || (br == 1 && bc == 32))
         return;
     put(d, br);
     put(d, bc);

@@ -15,7 +15,7 @@ my %source = (
         --kv-heads 2 --head-dim 64 --rope 32)),
 );
 my %forms = (
-    qwen3   => [qw(ct-mxfp8 ct-int8-group ct-fp8-group mo-mxfp8 mo-mxfp4 mo-fp8-blocks quark-mxfp4 fp8-left-out mo-fp8-left-out quark-mxfp4-left-out)],
+    qwen3   => [qw(ct-mxfp8 ct-int8-group ct-fp8-group ct-fp8-unlike mo-mxfp8 mo-mxfp4 mo-fp8-blocks quark-mxfp4 fp8-left-out mo-fp8-left-out quark-mxfp4-left-out)],
     llama   => [qw(fbgemm quark-fp8)],
     minimax => [qw(ct-fp8 mo-mxfp4)],
 );
@@ -43,6 +43,8 @@ refused("$dir/qwen3-ct-mxfp8", 'turned activations', 6, qr/turns its activations
     config_edit(sub { $_[0]{quantization_config}{transform_config} = $turned }));
 refused("$dir/qwen3-ct-mxfp8", 'groups of another size', 7, qr/of shape \[256, 16\] does not fit .*: expected \[256, 8\]$/,
     config_edit(sub { $_[0]{quantization_config}{config_groups}{group_0}{weights}{group_size} = 64 }));
+refused("$dir/qwen3-ct-fp8-unlike", 'blocks of two sizes that fit', 6, qr/scale '\S+weight_scale' of shape \[\S+ \S+\] fits '\S+\.weight' of shape \S+ \S+ with blocks of more than one size .*: give an FP8 checkpoint/,
+    config_edit(sub { $_[0]{quantization_config}{config_groups}{self_attn}{weights}{block_structure} = [130, 128] }));
 refused("$dir/qwen3-quark-mxfp4", 'an algorithm', 6, qr/quantization_config\.algo_config of quark is not empty, which is not supported$/,
     config_edit(sub { $_[0]{quantization_config}{algo_config} = [{ name => 'rotation' }] }));
 refused("$dir/qwen3-quark-mxfp4", 'integers', 6, qr/weights of quark's dtype 'int4' are not supported; supported of it: fp8_e4m3, fp4$/,

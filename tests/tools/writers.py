@@ -58,6 +58,15 @@ LEFT_OUT = {
     "quark-mxfp4-left-out": ({**quark("fp4", group_size=32, qscheme="per_group", scale_format="e8m0"),
                               "exclude": [r"re:model\.layers\.0\.self_attn\."]}, "quark-mxfp4"),
 }
+# Groups of layers with blocks of their own, by a part of the names.
+GROUPS = {"v_proj": (1, 64), "self_attn": (64, 128), "mlp": (128, 128)}
+FORMS["ct-fp8-unlike"] = (compressed("float-quantized"), "F8_E4M3", 448, 0, 0, "BF16")
+FORMS["ct-fp8-unlike"][0]["config_groups"] = {
+    part: {"format": "float-quantized", "targets": [f"re:.*{part}.*"],
+           "weights": {"num_bits": 8, "type": "float", "dynamic": False, "symmetric": True,
+                       **({"strategy": "group", "group_size": size[1]} if size[0] == 1 else {"strategy": "block", "block_structure": size})}}
+    for part, size in GROUPS.items()}
+
 FORMS["fp8"] = (None, "F8_E4M3", 448, 128, 128, "F32")
 FORMS.update({form: (config, *FORMS[of][1:]) for form, (config, of) in LEFT_OUT.items()})
 
@@ -92,6 +101,8 @@ def make(source, out, form):
         if a.ndim != 2 or ".layers." not in name or name.endswith(".gate.weight") or (form in LEFT_OUT and ".layers.0.self_attn." in name):
             shard.add(name, kind, a)
             continue
+        if form == "ct-fp8-unlike":
+            rows, cols = next(size for part, size in GROUPS.items() if part in name)
         codes, scale = quantize(ck.f32(name).astype(np.float64), dtype, largest, rows, cols, stored)
         if ".block_sparse_moe.experts." in name:
             for number, part in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")):

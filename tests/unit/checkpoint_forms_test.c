@@ -32,14 +32,20 @@ static void blocks(void **state)
         {CT("float-quantized", "\"strategy\":\"block\",\"block_structure\":[128,128]", ""), "F8_E4M3", "BF16", "[2,2]", 8, 2, 2, 128, 128},
         {TWO("null", "[128,64]"), "F8_E4M3", "BF16", "[2,4]", 16, 2, 4, 128, 64},
         {TWO("[128,64]", "[128,64]"), "F8_E4M3", "BF16", "[256,1]", 512, 256, 1, 1, 256},
+        {TWO("[128,64]", "[64,64]"), "F8_E4M3", "BF16", "[2,4]", 16, 2, 4, 128, 64},
+        {TWO("[128,64]", "[64,64]"), "F8_E4M3", "BF16", "[4,4]", 32, 4, 4, 64, 64},
+        {TWO("[512,256]", "[256,256]"), "F8_E4M3", "BF16", "[1,1]", 2, 1, 1, 512, 256},
         {MO("MXFP8"), "F8_E4M3", "U8", "[256,8]", 2048, 256, 8, 1, 32},
         {MO("fp8_pb_wo"), "F8_E4M3", "F32", "[2,1,2,1]", 16, 2, 2, 128, 128},
         {MO("FP8"), "F8_E4M3", "F32", "[]", 4, 1, 1, 256, 256},
         {"{\"quantization_config\":{\"quant_method\":\"fbgemm_fp8\"}}", "F8_E4M3", "F32", "[256,1]", 1024, 256, 1, 1, 256},
     };
+    char many[1200] = "{\"quantization_config\":{\"config_groups\":{";
     struct sl_scale s;
     struct sl_error e;
 
+    for (size_t i = 1, n = strlen(many); i <= 9; i++, n = strlen(many))
+        snprintf(many + n, sizeof many - n, "%s\"%zu\":{\"weights\":{\"block_structure\":[%zu,8]}}%s", i > 1 ? "," : "", i, i, i == 9 ? "}}}" : "");
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         struct sl_checkpoint *ck;
 
@@ -55,8 +61,15 @@ static void blocks(void **state)
     refuse(*state, SL_ESOURCE, "config.json: quantization_config's block_structure is not");
     alarm(0);
     maker_write(*state, "config.json", TWO("[128,64]", "[64,64]"));
+    write_two(*state, "x.weight", "F8_E4M3", "BF16", "[2,2]", 8);
+    refuse(*state, SL_ESOURCE, "does not fit 'x.weight' of shape [256, 256]: expected [2, 4] or [4, 4]");
+    write_two(*state, "x.weight", "F8_E4M3", "BF16", "[1]", 2);
+    refuse(*state, SL_ESOURCE, "does not fit 'x.weight' of shape [256, 256]: expected [2, 4] or [4, 4]");
+    maker_write(*state, "config.json", TWO("[130,64]", "[128,64]"));
     write_two(*state, "x.weight", "F8_E4M3", "BF16", "[2,4]", 16);
-    refuse(*state, SL_ESOURCE, "does not fit 'x.weight' of shape [256, 256]: expected [1] or [256, 1]");
+    refuse(*state, SL_EUNSUPPORTED, "scale 'x.weight_scale' of shape [2, 4] fits 'x.weight' of shape [256, 256] with blocks of more than one size");
+    maker_write(*state, "config.json", many);
+    refuse(*state, SL_EUNSUPPORTED, "config.json: quantization_config's config_groups have blocks of more than 8 sizes: give");
     maker_write(*state, "config.json", MO("FP8"));
     write_two(*state, "x.weight", "F8_E4M3", "F32", "[2,1,2,1]", 16);
     refuse(*state, SL_ESOURCE, "scale 'x.weight_scale' of shape [2, 1, 2, 1] does not fit 'x.weight' of shape [256, 256]");

@@ -363,10 +363,12 @@ static void test_fingerprint(void **state)
 /* Blocks of two sizes may be as many; another fingerprint than before would end a conversion that was begun. */
 static void test_fingerprint_knows_block_sizes(void **state)
 {
-    static const struct { uint64_t config[2], block[2]; bool told; } forms[] = {
-        {{150, 150}, {150, 150}, true}, {{1, 48}, {1, 48}, true}, {{128, 128}, {128, 128}, false}, {{1, 32}, {1, 32}, false},
-        {{0, 0}, {64, COLS}, false}, /* one scale for each matrix of several */
-        {{150, 150}, {1, COLS}, false}, /* one for each row */
+    static const struct { uint64_t config[2], block[2]; bool told; struct sl_block more; } forms[] = {
+        {{150, 150}, {150, 150}, true, {0, 0}}, {{1, 48}, {1, 48}, true, {0, 0}}, {{128, 128}, {128, 128}, false, {0, 0}},
+        {{1, 32}, {1, 32}, false, {0, 0}},
+        {{0, 0}, {64, COLS}, false, {0, 0}}, /* one scale for each matrix of several */
+        {{150, 150}, {1, COLS}, false, {0, 0}}, /* one for each row */
+        {{150, 150}, {96, 64}, true, {96, 64}}, {{150, 150}, {150, 150}, true, {96, 64}},
     };
     struct world *w = make_world();
     struct sl_plan_opts po = {.split_max_bytes = 0};
@@ -378,6 +380,8 @@ static void test_fingerprint_knows_block_sizes(void **state)
 
         w->ck.fp8_block_rows = forms[i].config[0];
         w->ck.fp8_block_cols = forms[i].config[1];
+        w->ck.fp8_more[0] = forms[i].more;
+        w->ck.n_fp8_more = forms[i].more.rows != 0;
         w->msrc[2].scale.rows = 4;
         w->msrc[2].scale.cols = 2;
         w->msrc[2].scale.block_rows = forms[i].block[0];
