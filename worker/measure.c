@@ -13,8 +13,8 @@
 #define BATCH 32768u
 #define WAIT_MS 200u
 #define MOST_THREADS 256
-/* Memory of all threads, and of one for each column of the longest row: its four rows, and what
- * synthetic weights keep. */
+/* Memory of all threads, and of one for each column of the longest row, beside what its readers keep: its four rows, and what
+ * synthetic weights have. */
 #define MEMORY (512 * SL_MIB)
 #define COLUMN_BYTES 96u
 
@@ -287,10 +287,11 @@ static void worker_close(struct worker *k)
 static unsigned thread_count(const struct measure *m)
 {
     unsigned n = m->o->threads ? m->o->threads : sl_usable_cores();
+    uint64_t each = m->widest * COLUMN_BYTES + source_rows_kept(m->job->ck, m->job->model) * (m->job->synthetic ? 2 : 1);
 
     n = n > MOST_THREADS ? MOST_THREADS : n;
-    if (m->widest && n > MEMORY / COLUMN_BYTES / m->widest)
-        n = (unsigned)(MEMORY / COLUMN_BYTES / m->widest);
+    if (each && n > MEMORY / each)
+        n = each < MEMORY ? (unsigned)(MEMORY / each) : 1;
     return n > m->n ? m->n : n;
 }
 

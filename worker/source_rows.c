@@ -185,10 +185,22 @@ static uint64_t window_bytes(uint64_t width, uint64_t cols, uint64_t lines)
     return all < WINDOW_BYTES ? all : least > WINDOW_BYTES ? least : WINDOW_BYTES;
 }
 
-uint64_t source_rows_windows(const struct sl_checkpoint *ck, const struct sl_model *m)
+/* Weights of a head that stays in memory; 0: none does, or it is too large. */
+static uint64_t head_kept(const struct sl_out_tensor *t, const struct sl_model_src *s)
 {
-    uint64_t most[WINDOWS] = {0}, sum = 0;
+    uint64_t n = (uint64_t)t->nope * t->lora;
 
+    return t->transform == SL_K_B && s->cols == t->lora && n <= HEAD_KEPT ? n : 0;
+}
+
+uint64_t source_rows_kept(const struct sl_checkpoint *ck, const struct sl_model *m)
+{
+    uint64_t most[WINDOWS] = {0}, head = 0, sum;
+
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (m->tensors[i].n_src && head_kept(&m->tensors[i], &m->src[m->tensors[i].first_src]) > head)
+            head = head_kept(&m->tensors[i], &m->src[m->tensors[i].first_src]);
+    sum = head * sizeof(float);
     for (uint64_t i = 0; i < m->n_src; i++) {
         const struct sl_model_src *s = &m->src[i];
         const struct sl_scale *sc = &s->scale;
@@ -377,7 +389,7 @@ static int k_row(struct source_rows *r, const struct sl_out_tensor *t, const str
     uint64_t head = row / t->lora, c = row % t->lora, n = t->nope * t->lora;
     uint64_t first = head * (t->nope + t->v_dim) * s->cols + t->col0;
 
-    if (s->cols != t->lora || n > HEAD_KEPT) {
+    if (!head_kept(t, s)) {
         for (uint64_t i = 0; i < t->nope; i++)
             SL_TRY(elements(r, s, first + i * s->cols + c, 1, out + i, e));
         return 0;

@@ -21,8 +21,8 @@ void source_rows_close(struct source_rows *r);
 int source_row(struct source_rows *r, const struct sl_out_tensor *t, uint64_t row, float *out,
                struct sl_error *e) SL_MUST_USE;
 
-/* Returns the memory that a reader keeps at most beside its rows: of a model whose packed rows lie side by side, columns. */
-uint64_t source_rows_windows(const struct sl_checkpoint *ck, const struct sl_model *m);
+/* Returns the memory that a reader keeps at most beside its rows: heads, and of a model whose packed rows lie side by side columns. */
+uint64_t source_rows_kept(const struct sl_checkpoint *ck, const struct sl_model *m);
 
 /* Returns the bytes read from files so far, scales included. */
 uint64_t source_rows_bytes(const struct source_rows *r);

@@ -163,7 +163,7 @@ int job_weights_open(struct job_weights *w, struct sl_job_plan *j, struct sl_eng
         *out = (struct sl_engine_weights){.has = has, .load = load, .user = w};
     if (j->synthetic) {
         out->column_bytes = COLUMN_BYTES;
-        out->bytes = source_rows_windows(j->ck, j->model);
+        out->bytes = source_rows_kept(j->ck, j->model);
     }
     return 0;
 }

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 use File::Temp qw(tempdir);
+use JSON::PP;
 use KernelFaults;
 use POSIX ();
 use SluiceTest;
@@ -112,6 +113,46 @@ $r = run($SLUICE, 'plan', "$dir/wide.gguf", '--target-size', '20M');
 ok($r->{rc} == 6 && $r->{err} =~ /ffn_up\.weight': rows of 16777216 weights are too long/, 'measuring errors on it')
     or diag("exit $r->{rc} $r->{err}");
 unlink glob "$dir/*";
+
+# ---- threads that measure, each with windows onto columns of GPTQ's matrices: 17 MiB of each, of 1.1 GiB; the weights are a hole
+{
+    my ($n, $layers, $at, %head) = (4096, 10, 0);
+    my %bytes = (F16 => 2, F32 => 4, I32 => 4);
+    my $tensor = sub {
+        my ($name, $dtype, @shape) = @_;
+        my $from = $at;
+        my $size = $bytes{$dtype};
+        $size *= $_ for @shape;
+        $head{$name} = { dtype => $dtype, shape => \@shape, data_offsets => [$from, $at += $size] };
+    };
+    $tensor->('model.embed_tokens.weight', 'F16', 4096, $n);
+    $tensor->('model.norm.weight', 'F16', $n);
+    for my $layer (map { "model.layers.$_" } 0 .. $layers - 1) {
+        $tensor->("$layer.${_}_layernorm.weight", 'F16', $n) for qw(input post_attention);
+        for my $m (map { "$layer.$_" } map({ "self_attn.${_}_proj" } qw(q k v o)), map { "mlp.${_}_proj" } qw(gate up down)) {
+            $tensor->("$m.qweight", 'I32', $n / 8, $n);
+            $tensor->("$m.scales", 'F32', $n / 8, $n);
+            $tensor->("$m.qzeros", 'I32', $n / 8, $n / 8);
+            $tensor->("$m.g_idx", 'I32', $n);
+        }
+    }
+    my $json = encode_json(\%head);
+    my $gptq = scratch();
+    $json .= ' ' x (-length($json) % 8);
+    spit("$gptq/model.safetensors", pack('Q<', length $json) . $json);
+    truncate "$gptq/model.safetensors", 8 + length($json) + $at;
+    spit("$gptq/$_", slurp("$TINY/$_")) for qw(tokenizer.json tokenizer_config.json);
+    spit("$gptq/config.json", encode_json({ architectures => ['LlamaForCausalLM'], model_type => 'llama', hidden_size => $n, intermediate_size => $n,
+        num_hidden_layers => $layers, num_attention_heads => 32, vocab_size => 4096, max_position_embeddings => 4096, rms_norm_eps => 1e-5,
+        tie_word_embeddings => JSON::PP::true(), torch_dtype => 'float16', quantization_config => { quant_method => 'gptq', bits => 4, group_size => 8 } }));
+    ($r, $peak) = rss("$dir/report", $SLUICE, 'plan', $gptq, qw(--target-size 700M --types q4_k,q2_k -t 64 -q));
+    is($r->{rc}, 0, 'a recipe by size, measured by 64 threads') or diag($r->{err});
+    diag(sprintf 'peak memory %.0f MiB', $peak);
+    SKIP: {
+        skip 'a sanitizer needs memory of its own', 1 if $SANITIZED;
+        cmp_ok($peak, '<', 560, 'as many of them as have room in 512 MiB');
+    }
+}
 
 # ---- io_uring forbidden, as in containers
 $r = run(tool('confine'), '--no-uring', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m');

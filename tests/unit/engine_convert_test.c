@@ -153,7 +153,7 @@ static void windows_are_counted(void **state)
     world_file(&w, "a.safetensors");
     world_file(&w, "b.safetensors");
     add_copies(&w);
-    assert_int_equal(source_rows_windows(&w.ck, &w.model), 0);
+    assert_int_equal(source_rows_kept(&w.ck, &w.model), 0);
     add_side_by_side(&w);
     for (uint64_t i = 0; i < w.model.n_src; i++) {
         const struct sl_model_src *s = &w.model.src[i];
@@ -164,7 +164,7 @@ static void windows_are_counted(void **state)
                 most[k] = w.ck.tensors[tensor[k]].bytes;
     }
     assert_true(most[0] && most[1] && most[2]);
-    assert_int_equal(source_rows_windows(&w.ck, &w.model), most[0] + most[1] + most[2]);
+    assert_int_equal(source_rows_kept(&w.ck, &w.model), most[0] + most[1] + most[2]);
     world_close(&w);
 }
 
