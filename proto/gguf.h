@@ -89,7 +89,7 @@ const char *sl_gguf_type_name(enum sl_gguf_type t);
 struct sl_gguf_tensor {
     char name[SL_NAME_MAX];
     uint32_t n_dims;
-    uint64_t ne[4];   /* innermost first; ne[i] = 1 past n_dims */
+    uint64_t ne[4];   /* innermost first; ne[i] = 1 past n_dims; of a number without dimensions one of 1 */
     int type;         /* enum sl_type */
     uint64_t offset;  /* in the data section */
     uint64_t bytes;

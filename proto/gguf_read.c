@@ -11,7 +11,7 @@
 #define WINDOW (256u << 10)
 #define KEY_MAX 65535u           /* GGUF's own limit on a key's length */
 #define KV_MIN_BYTES 14u         /* the shortest key-value: 8 + 1 + 4 + 1 */
-#define TENSOR_MIN_BYTES 33u     /* the shortest tensor info: 8 + 1 + 4 + 8 + 4 + 8 */
+#define TENSOR_MIN_BYTES 25u     /* the shortest tensor info: 8 + 1 + 4 + 4 + 8 */
 
 struct cursor {
     int fd;
@@ -322,14 +322,16 @@ static int take_tensor(struct cursor *c, uint64_t index, struct sl_gguf_tensor *
 
     SL_TRY(take_tensor_name(c, index, t));
     SL_TRY(take_u32(c, &t->n_dims));
-    if (t->n_dims < 1 || t->n_dims > 4)
-        return sl_fail(c->e, SL_ESOURCE, "%s: tensor %s: %u dimensions; 1 to 4 are allowed", c->path,
+    if (t->n_dims > 4)
+        return sl_fail(c->e, SL_ESOURCE, "%s: tensor %s: %u dimensions; 4 at most are allowed", c->path,
                        t->name, t->n_dims);
     for (uint32_t i = 0; i < 4; i++) {
         t->ne[i] = 1;
         if (i < t->n_dims)
             SL_TRY(take_u64(c, &t->ne[i]));
     }
+    if (!t->n_dims)
+        t->n_dims = 1; /* a number, as gguf-py writes one; ggml reads and writes it so */
     SL_TRY(take_u32(c, &type));
     t->type = type > INT32_MAX ? -1 : (int)type;
     SL_TRY(take_u64(c, &t->offset));

@@ -134,6 +134,34 @@ static void accepts_missing_last_padding(void **state)
     sl_gguf_close(g);
 }
 
+static void one_tensor(const char *name, uint32_t n_dims, const uint64_t *ne, uint32_t type,
+                       uint64_t offset)
+{
+    b_start(&b, 3, 1, 0);
+    b_tensor(&b, name, n_dims, ne, type, offset);
+    b_pad(&b, 32);
+    b_zeros(&b, 512);
+}
+
+/* As gguf-py writes a number; ggml reads it as one dimension of 1. */
+static void accepts_no_dimensions(void **state)
+{
+    struct sl_gguf *g;
+
+    (void)state;
+    b_start(&b, 3, 2, 0);
+    b_tensor(&b, "t", 0, NULL, SL_TYPE_F32, 0);
+    b_tensor(&b, "u", 1, ne_32x2, SL_TYPE_F32, 32);
+    b_pad(&b, 32);
+    b_zeros(&b, 32 + 128);
+    g = expect_accepted();
+    assert_true(g->tensors[0].n_dims == 1 && g->tensors[0].ne[0] == 1 && g->tensors[0].bytes == 4);
+    assert_int_equal(g->tensors[1].bytes, 128);
+    sl_gguf_close(g);
+    one_tensor("t", 0, NULL, SL_TYPE_Q8_0, 0);
+    expect_refused(SL_ESOURCE, "not whole blocks of 32 (q8_0)");
+}
+
 static void accepts_other_alignment(void **state)
 {
     struct sl_gguf *g;
@@ -298,15 +326,6 @@ static void refuses_alignment(void **state)
     expect_refused(SL_ESOURCE, "ends before its tensor data");
 }
 
-static void one_tensor(const char *name, uint32_t n_dims, const uint64_t *ne, uint32_t type,
-                       uint64_t offset)
-{
-    b_start(&b, 3, 1, 0);
-    b_tensor(&b, name, n_dims, ne, type, offset);
-    b_pad(&b, 32);
-    b_zeros(&b, 512);
-}
-
 static void refuses_tensors(void **state)
 {
     char name[80] = {0};
@@ -317,8 +336,6 @@ static void refuses_tensors(void **state)
     memset(name, 'n', 64);
     one_tensor(name, 1, ne_32x2, 0, 0);
     expect_refused(SL_ESOURCE, "a name of 64 bytes");
-    one_tensor("t", 0, ne_32x2, 0, 0);
-    expect_refused(SL_ESOURCE, "tensor t: 0 dimensions");
     one_tensor("t", 5, (const uint64_t[5]){1, 1, 1, 1, 1}, 0, 0);
     expect_refused(SL_ESOURCE, "tensor t: 5 dimensions");
     one_tensor("t", UINT32_MAX, (const uint64_t[8]){0}, 0, 0);
@@ -478,6 +495,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accepts_all_types),
         cmocka_unit_test(accepts_missing_last_padding),
+        cmocka_unit_test(accepts_no_dimensions),
         cmocka_unit_test(accepts_other_alignment),
         cmocka_unit_test(refuses_prefix),
         cmocka_unit_test(refuses_counts),
