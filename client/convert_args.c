@@ -146,7 +146,7 @@ static void dry_run_json(const struct sl_plan *p, const struct output *out)
         cJSON_AddItemToArray(list, item = cJSON_CreateObject());
         cJSON_AddItemToObject(item, "path", json_text(out->final[i], strlen(out->final[i])));
         cJSON_AddNumberToObject(item, "bytes", (double)p->segments[i].file_bytes);
-        cJSON_AddNumberToObject(item, "tensors", p->segments[i].n_tensors);
+        json_tensors(item, p->segments[i].n_tensors);
     }
     list = cJSON_AddArrayToObject(o, "tensors");
     for (uint32_t i = 0; i < p->n_tensors; i++) {

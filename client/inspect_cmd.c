@@ -72,7 +72,7 @@ static cJSON *totals_json(struct total *t, int n)
             continue;
         o = cJSON_CreateObject();
         cJSON_AddStringToObject(o, "type", t[i].name);
-        cJSON_AddNumberToObject(o, "tensors", (double)t[i].tensors);
+        json_tensors(o, t[i].tensors);
         cJSON_AddNumberToObject(o, "weights", (double)t[i].elems);
         cJSON_AddNumberToObject(o, "bytes", (double)t[i].bytes);
         cJSON_AddNumberToObject(o, "bits_per_weight", bits(t[i].bytes, t[i].elems));
@@ -231,7 +231,7 @@ static void json_gguf(const struct gguf_set *s, struct total *types, uint64_t el
         cJSON_AddNumberToObject(file, "version", g->version);
         cJSON_AddNumberToObject(file, "bytes", (double)g->file_size);
         cJSON_AddNumberToObject(file, "header_bytes", (double)g->header_bytes);
-        cJSON_AddNumberToObject(file, "tensors", (double)g->n_tensors);
+        json_tensors(file, g->n_tensors);
         kvs = cJSON_AddArrayToObject(file, "metadata");
         for (uint64_t i = 0; i < g->kvs.n; i++) {
             cJSON *kv = kv_json(&g->kvs.kv[i], SHOW_ELEMS);

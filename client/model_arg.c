@@ -181,3 +181,9 @@ struct cJSON *json_text(const char *text, uint64_t n)
     cJSON_free(clean);
     return j;
 }
+
+void json_tensors(struct cJSON *object, uint64_t n)
+{
+    cJSON_AddNumberToObject(object, "tensors", (double)n);
+    cJSON_AddNumberToObject(object, "n_tensors", (double)n);
+}

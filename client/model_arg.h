@@ -40,6 +40,9 @@ struct cJSON;
  * and zero bytes, become U+FFFD. NULL when memory is out. */
 struct cJSON *json_text(const char *text, uint64_t n);
 
+/* Effect: adds how many tensors, as "n_tensors"; and as "tensors", which elsewhere is a list, for those who read that. */
+void json_tensors(struct cJSON *object, uint64_t n);
+
 /* Weights of a tensor. */
 uint64_t gguf_elems(const struct sl_gguf_tensor *t);
 

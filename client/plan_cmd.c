@@ -1,3 +1,4 @@
+#include "client/model_arg.h"
 #include "client/plan_view.h"
 #include "client/target.h"
 #include "proto/size_text.h"
@@ -71,7 +72,7 @@ static struct cJSON *measure_json(const struct target *t)
     cJSON *root = cJSON_CreateObject(), *o = cJSON_AddObjectToObject(root, "measure");
 
     cJSON_AddNumberToObject(o, "mean_error", t->mean_error);
-    cJSON_AddNumberToObject(o, "tensors", (double)t->stats.tensors);
+    json_tensors(o, t->stats.tensors);
     cJSON_AddNumberToObject(o, "read_bytes", (double)t->stats.read_bytes);
     cJSON_AddNumberToObject(o, "seconds", t->seconds);
     return root;

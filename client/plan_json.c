@@ -9,7 +9,7 @@ static cJSON *group_json(const struct plan_group *g)
     cJSON *o = cJSON_CreateObject(), *types;
 
     cJSON_AddStringToObject(o, "name", g->name);
-    cJSON_AddNumberToObject(o, "tensors", g->tensors);
+    json_tensors(o, g->tensors);
     cJSON_AddNumberToObject(o, "weights", (double)g->weights);
     cJSON_AddNumberToObject(o, "bytes", (double)g->bytes);
     types = cJSON_AddArrayToObject(o, "types");
@@ -17,7 +17,7 @@ static cJSON *group_json(const struct plan_group *g)
         cJSON *t = cJSON_CreateObject();
 
         cJSON_AddStringToObject(t, "type", sl_type_info(g->types[k].type)->name);
-        cJSON_AddNumberToObject(t, "tensors", g->types[k].tensors);
+        json_tensors(t, g->types[k].tensors);
         cJSON_AddNumberToObject(t, "weights", (double)g->types[k].weights);
         cJSON_AddNumberToObject(t, "bytes", (double)g->types[k].bytes);
         cJSON_AddNumberToObject(t, "share", (double)g->types[k].weights / (double)g->weights);
@@ -102,7 +102,7 @@ static void add_model(cJSON *root, const struct sl_job_plan *j)
     if (m->hp.kv_lora)
         cJSON_AddStringToObject(o, "layout", m->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
     cJSON_AddNumberToObject(o, "weights", (double)m->n_params);
-    cJSON_AddNumberToObject(o, "tensors", m->n_tensors);
+    json_tensors(o, m->n_tensors);
     o = cJSON_AddObjectToObject(root, "recipe");
     cJSON_AddStringToObject(o, "name", sl_recipe_name(j->recipe));
     cJSON_AddStringToObject(o, "encoding", sl_recipe_encoding(j->recipe));
@@ -131,7 +131,7 @@ static void add_plan(cJSON *root, const struct plan_view *v)
         cJSON *o = cJSON_CreateObject();
 
         cJSON_AddStringToObject(o, "name", p->segments[i].name);
-        cJSON_AddNumberToObject(o, "tensors", p->segments[i].n_tensors);
+        json_tensors(o, p->segments[i].n_tensors);
         cJSON_AddNumberToObject(o, "bytes", (double)p->segments[i].file_bytes);
         cJSON_AddItemToArray(list, o);
     }

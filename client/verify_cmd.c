@@ -137,7 +137,7 @@ static void add_files(cJSON *o, const struct verify_set *s, const struct sl_hash
 
         cJSON_AddItemToObject(f, "path", json_text(s->files[i].g.path, strlen(s->files[i].g.path)));
         cJSON_AddNumberToObject(f, "bytes", (double)s->files[i].g.file_size);
-        cJSON_AddNumberToObject(f, "tensors", (double)s->files[i].g.n_tensors);
+        json_tensors(f, s->files[i].g.n_tensors);
         snprintf(text, sizeof text, "%016llx", (unsigned long long)totals[i].xxh64);
         cJSON_AddStringToObject(f, "xxh64", text);
         if (totals[i].has_sha256) {
@@ -156,14 +156,14 @@ static void print_json(const struct verify_set *s, const struct sl_hash_total *t
     cJSON_AddBoolToObject(o, "ok", r->failures == 0 && r->gaps == 0);
     cJSON_AddNumberToObject(o, "failures", (double)r->failures);
     cJSON_AddBoolToObject(o, "complete", r->gaps == 0);
-    cJSON_AddNumberToObject(o, "tensors", (double)s->n_tensors);
+    json_tensors(o, s->n_tensors);
     cJSON_AddNumberToObject(o, "file_bytes", (double)s->bytes);
     cJSON_AddBoolToObject(o, "checksums", s->files[0].sluice);
     add_files(o, s, totals);
     if (source) {
         cJSON *c = cJSON_AddObjectToObject(o, "source");
 
-        cJSON_AddNumberToObject(c, "tensors", (double)t->tensors);
+        json_tensors(c, t->tensors);
         cJSON_AddNumberToObject(c, "blocks", (double)t->blocks);
         cJSON_AddNumberToObject(c, "blocks_total", (double)t->blocks_total);
         cJSON_AddNumberToObject(c, "skipped_tensors", (double)t->skipped_tensors);

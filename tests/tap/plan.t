@@ -125,6 +125,20 @@ fails('a context of nothing', 2, qr/^sluice plan: --ctx: expected 1 token or mor
 fails('--measure beside a target', 2, qr/^sluice plan: --target-size measures anyway; --measure is for --recipe$/, @plan, $TINY, '--target-size', '9M', '--measure');
 fails('threads with nothing to measure', 2, qr/^sluice plan: --threads is for measuring/m, @plan, $TINY, @recipe, '--threads', 2);
 
+# ---- how many tensors has a name of its own in JSON: tensors is a list elsewhere
+sub counts {
+    my ($j) = @_;
+    return map { counts($_) } @$j if ref $j eq 'ARRAY';
+    return () if ref $j ne 'HASH';
+    my @own = exists $j->{tensors} && ref $j->{tensors} ne 'ARRAY' || exists $j->{n_tensors} ? "$j->{tensors} $j->{n_tensors}" : ();
+    return (@own, map { counts($j->{$_}) } sort keys %$j);
+}
+for (['plan', $TINY, @recipe, '--measure'], ['convert', $TINY, @recipe, '-o', "$dir/n.gguf", '--dry-run'], ['inspect', $TINY], ['inspect', "$dir/plain.gguf"],
+    ['verify', "$dir/plain.gguf", '--source', $TINY]) {
+    my @counts = counts(json_lines(run($SLUICE, @$_, '--json')->{out}));
+    ok(@counts && !(grep { !/^(\d+) \1$/ } @counts), "$_->[0]: tensors and n_tensors") or diag(explain(\@counts));
+}
+
 # ---- rules that decide nothing are named: mostly a name mistyped
 spit("$dir/typo.recipe", "*.ffn_down_exp.weight = q6_k\noutput.weight = q6_k\ndefault q4_k\n");
 my $typo = qr/recipe \Q$dir\E\/typo\.recipe, line 1: '\*\.ffn_down_exp\.weight' matches no tensor of this model; 'sluice convert --dry-run' lists/;
