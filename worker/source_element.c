@@ -31,6 +31,8 @@ struct source_reader {
     uint32_t scale_tensor; /* the scale read last */
     uint64_t scale_index;
     float scale;
+    uint32_t zero_tensor, zero_word; /* the same of zero points */
+    uint64_t zero_index;
 };
 
 /* The value of a small float code: sign, exponent, mantissa; no infinities. */
@@ -68,7 +70,7 @@ int source_reader_open(const struct sl_checkpoint *ck, const struct sl_model *m,
     if (r) {
         r->ck = ck;
         r->m = m;
-        r->scale_tensor = SL_NO_TENSOR;
+        r->scale_tensor = r->zero_tensor = SL_NO_TENSOR;
         r->line = malloc((size_t)LINES * LINE);
         r->fds = malloc((ck->n_files + 1) * sizeof *r->fds);
     }
@@ -257,11 +259,12 @@ static unsigned slot(const struct sl_model_src *s, uint64_t row)
     return s->scale.packing == SL_PACKED_AWQ ? awq[row % 8] : (unsigned)(row % (s->dtype == SL_DTYPE_I4 ? 8 : 4));
 }
 
-/* *v: of packed integers the code, becomes that less its zero point. */
+/* *v: of packed integers the code, becomes that less its zero point, whose word neighbours share. */
 static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint64_t row, uint64_t group, float *v, struct sl_error *e)
 {
     unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, in_word = 32 / bits;
-    uint32_t word;
+    uint32_t tensor = s->scale.zeros - 1;
+    uint64_t index;
 
     if (s->dtype != SL_DTYPE_I4 && s->dtype != SL_DTYPE_UINT8)
         return 0;
@@ -269,9 +272,14 @@ static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint
         *v -= bits == 4 ? 8 : 128;
         return 0;
     }
-    SL_TRY(word_at(r, s->scale.zeros - 1, s->scale.packing == SL_PACKED_ALONG ? row / in_word * s->scale.cols + group
-                                          : group * (s->rows / in_word) + row / in_word, &word, e));
-    *v -= (float)((word >> slot(s, row) * bits & ((1u << bits) - 1)) + s->scale.zero_plus);
+    index = s->scale.packing == SL_PACKED_ALONG ? row / in_word * s->scale.cols + group : group * (s->rows / in_word) + row / in_word;
+    if (tensor != r->zero_tensor || index != r->zero_index) {
+        r->zero_tensor = SL_NO_TENSOR;
+        SL_TRY(word_at(r, tensor, index, &r->zero_word, e));
+        r->zero_tensor = tensor;
+        r->zero_index = index;
+    }
+    *v -= (float)((r->zero_word >> slot(s, row) * bits & ((1u << bits) - 1)) + s->scale.zero_plus);
     return 0;
 }
 
