@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define SL_SRC_MAX_DIMS 8
 #define SL_SRC_MAX_TENSORS 1000000u /* of a checkpoint; Kimi-K2-Thinking has 208,000. It bounds the memory of a plan */
@@ -47,6 +48,12 @@ struct sl_roots; /* proto/roots.h */
  * same of the next row; or as AWQ: in a word the same column of the next eight rows. */
 enum sl_packing { SL_PACKED_ALONG, SL_PACKED_GPTQ, SL_PACKED_AWQ };
 
+/* Returns the bits of a packed integer's code; 0: the dtype is of none. */
+static inline unsigned sl_packed_bits(enum sl_dtype t)
+{
+    return t == SL_DTYPE_I2 ? 2 : t == SL_DTYPE_I4 ? 4 : t == SL_DTYPE_UINT8 ? 8 : 0;
+}
+
 /* Returns how many bits of a word are below the code, or zero point, of a row: of AWQ even rows lie before odd ones. */
 static inline unsigned sl_packed_shift(enum sl_packing packing, unsigned bits, uint64_t row)
 {
@@ -56,6 +63,23 @@ static inline unsigned sl_packed_shift(enum sl_packing packing, unsigned bits, u
 }
 
 #define SL_MORE_BLOCKS 7
+
+/* Effect: of words of 2-bit codes, twice as many words of the same codes in 4 bits; `to` may be `from`. */
+static inline void sl_packed_widen(const uint8_t *from, uint64_t words, uint8_t *to)
+{
+    while (words--) {
+        uint32_t w, half[2];
+
+        memcpy(&w, from + 4 * words, 4);
+        for (int i = 0; i < 2; i++) {
+            half[i] = w >> 16 * i & 0xffff;
+            half[i] = (half[i] | half[i] << 8) & 0x00ff00ff;
+            half[i] = (half[i] | half[i] << 4) & 0x0f0f0f0f;
+            half[i] = (half[i] | half[i] << 2) & 0x33333333;
+        }
+        memcpy(to + 8 * words, half, 8);
+    }
+}
 
 struct sl_checkpoint {
     char *dir;  /* folder with config and tokenizer; NULL for GGUF sources */
@@ -76,7 +100,7 @@ struct sl_checkpoint {
                                     * all are of INT8 as well */
     bool int8;                     /* it tells of 8-bit integers */
     bool fp8_method;               /* quant_method is fp8 */
-    unsigned int_bits;             /* quantization_config tells of packed integers of so many bits, 4 or 8; 0: it does not */
+    unsigned int_bits;             /* quantization_config tells of packed integers of so many bits, 2, 4 or 8; 0: it does not */
     uint64_t int_group;            /* weights of a row under one scale of these; 0: the whole row */
     bool int_zeros, int_order;     /* they have zero points; columns have groups by a list */
     enum sl_packing int_packing;
@@ -139,7 +163,7 @@ struct sl_scale {
     uint64_t part_blocks; /* ... and the rows of scales of so many */
     uint32_t width;      /* bytes of one as stored, when planned from config.json alone; ... */
     uint64_t more;       /* ... and those of zero points and order */
-    uint32_t zeros, order; /* of I4, UINT8: 1 + the tensor of zero points, of each column's group; 0: none */
+    uint32_t zeros, order; /* of packed integers: 1 + the tensor of zero points, of each column's group; 0: none */
     enum sl_packing packing; /* of these; but for SL_PACKED_ALONG scales and zero points lie by groups, then rows */
     uint8_t zero_plus;   /* what a zero point is more than as stored */
     bool any_sign;       /* of integers: negative scales mean what they say; of FP8, F4 they are damage */

@@ -1,6 +1,6 @@
-/* Weights that programs for GPTQ pack as integers of 4 or 8 bits: X.qweight (I32 [columns / n, rows]: n weights of a row's next columns
+/* Weights that programs for GPTQ pack as integers of 2, 4 or 8 bits: X.qweight (I32 [columns / n, rows]: n weights of a row's next columns
  * each, the first in the lowest bits), X.scales [groups, rows], X.qzeros (I32 [groups, rows / n]: n zero points of the next rows each,
- * in the first format of this kind one less than they are) and X.g_idx (I32: of each column its group). Such an X.qweight is X.weight of I4
+ * in the first format of this kind one less than they are) and X.g_idx (I32: of each column its group). Such an X.qweight is X.weight of I2, I4
  * or UINT8, [rows, columns]. And those of AutoAWQ, of 4 bits: X.qweight (I32 [columns, rows / 8]: the same column of eight rows each, in the
  * order 0, 2, 4, 6, 1, 3, 5, 7), X.scales, and X.qzeros in that order and as they are; groups are columns in order. */
 #include "proto/checkpoint_priv.h"
@@ -36,7 +36,8 @@ static int check(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, 
         return sl_fail(e, SL_ESOURCE, "'%.160s' is there, and '%.*s.weight' too; expected one", t->name, (int)n, t->name);
     if (t->dtype != SL_DTYPE_I32 || t->n_dims != 2 || (ck->int_order && t->shape[1] % in_word) || !sl_mul_u64(t->elems, in_word, &elems))
         return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of %s's %u-bit integers: expected I32 of two dimensions%s", t->name,
-                       ck->int_order ? "GPTQ" : "AWQ", ck->int_bits, !ck->int_order ? "" : in_word == 8 ? ", of which 8 divides the second" : ", of which 4 divides the second");
+                       ck->int_order ? "GPTQ" : "AWQ", ck->int_bits, !ck->int_order ? "" : in_word == 16 ? ", of which 16 divides the second"
+                       : in_word == 8 ? ", of which 8 divides the second" : ", of which 4 divides the second");
     if (!ck->int_order)
         return 0;
     columns = t->shape[0] * in_word;
@@ -91,7 +92,7 @@ int sl_ck_take_gptq(struct sl_checkpoint *ck, struct sl_error *e)
         if (!n)
             continue;
         SL_TRY(check(ck, t, n, e));
-        t->dtype = ck->int_bits == 8 ? SL_DTYPE_UINT8 : SL_DTYPE_I4;
+        t->dtype = ck->int_bits == 8 ? SL_DTYPE_UINT8 : ck->int_bits == 4 ? SL_DTYPE_I4 : SL_DTYPE_I2;
         t->elems *= 32 / ck->int_bits;
         t->shape[1] = t->shape[0] * (ck->int_packing == SL_PACKED_GPTQ ? 32 / ck->int_bits : 1);
         t->shape[0] = rows * (ck->int_packing == SL_PACKED_AWQ ? 32 / ck->int_bits : 1);

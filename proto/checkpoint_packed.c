@@ -209,7 +209,7 @@ bool sl_ck_is_packing(const struct sl_checkpoint *ck, const char *name)
         size_t n = sl_stem(name, suffixes[i]);
         uint32_t w = n ? sl_ck_find_joined(ck, name, n, WEIGHT) : SL_NO_TENSOR;
 
-        if (w != SL_NO_TENSOR && (ck->tensors[w].dtype == SL_DTYPE_I4 || ck->tensors[w].dtype == SL_DTYPE_UINT8))
+        if (w != SL_NO_TENSOR && sl_packed_bits(ck->tensors[w].dtype))
             return true;
     }
     return false;

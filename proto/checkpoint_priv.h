@@ -49,7 +49,7 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
 /* Effect: fills ck from the GGUF file or split set at path (checkpoint_gguf.c). */
 int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: tells weights from scales and checks every scale of FP8, INT8, I4, UINT8 and F4 and that
+/* Effect: tells weights from scales and checks every scale of FP8, INT8, packed integers and F4 and that
  * every scale has its weight (checkpoint_scale.c). */
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
@@ -92,7 +92,7 @@ int sl_ck_name_weights(struct sl_checkpoint *ck, const char *from, struct sl_err
 /* Effect: sets zeros and order of a packed weight's scales, whose other members are set. Errors: SL_ESOURCE. */
 int sl_ck_match_packing(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, struct sl_scale *s, struct sl_error *e) SL_MUST_USE;
 
-/* Returns whether a tensor of this name is of a weight of I4 or UINT8, and none itself. */
+/* Returns whether a tensor of this name is of a weight of packed integers, and none itself. */
 bool sl_ck_is_packing(const struct sl_checkpoint *ck, const char *name);
 
 /* Effect: each matrix X.weight of bytes under scales of E8M0 becomes one of F4. Once, after

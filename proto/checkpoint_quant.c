@@ -256,8 +256,8 @@ static int read_gptq(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *
     uint64_t bits = 0, group = 0;
     char odd[100];
 
-    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(q, "bits"), 64, &bits) || (bits != 4 && bits != 8))
-        snprintf(odd, sizeof odd, "bits %" PRIu64 " instead of 4 or 8", bits);
+    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(q, "bits"), 64, &bits) || (bits != 2 && bits != 4 && bits != 8))
+        snprintf(odd, sizeof odd, "bits %" PRIu64 " instead of 2, 4 or 8", bits);
     else if (form && !cJSON_IsNull(form) && !is_text(form, "gptq") && !is_text(form, "gptq_v2"))
         snprintf(odd, sizeof odd, "checkpoint_format '%.40s' instead of 'gptq' or 'gptq_v2'", cJSON_IsString(form) ? form->valuestring : "");
     else if (words && !cJSON_IsNull(words) && !is_text(words, "int32"))

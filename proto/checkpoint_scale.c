@@ -14,18 +14,18 @@
 /* Under a scale for each group of a row. */
 static bool is_grouped(enum sl_dtype t)
 {
-    return t == SL_DTYPE_I4 || t == SL_DTYPE_UINT8 || t == SL_DTYPE_F4;
+    return sl_packed_bits(t) || t == SL_DTYPE_F4;
 }
 
 static bool is_integer(enum sl_dtype t)
 {
-    return t == SL_DTYPE_I4 || t == SL_DTYPE_UINT8 || t == SL_DTYPE_INT8;
+    return sl_packed_bits(t) || t == SL_DTYPE_INT8;
 }
 
 /* With scales by groups, then rows. */
 static bool is_packed(const struct sl_checkpoint *ck, enum sl_dtype t)
 {
-    return ck->int_packing != SL_PACKED_ALONG && (t == SL_DTYPE_I4 || t == SL_DTYPE_UINT8);
+    return ck->int_packing != SL_PACKED_ALONG && sl_packed_bits(t);
 }
 
 static bool has_scale(enum sl_dtype t)

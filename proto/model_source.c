@@ -75,7 +75,7 @@ static uint32_t planned_width(const struct sl_params *p, const struct sl_checkpo
 {
     switch (dtype) {
     case SL_DTYPE_F4: return 1;
-    case SL_DTYPE_I4: case SL_DTYPE_UINT8: return 2;
+    case SL_DTYPE_I2: case SL_DTYPE_I4: case SL_DTYPE_UINT8: return 2;
     case SL_DTYPE_INT8: return ck->fp8_block_rows ? 4 : 2;
     default: return p->arch->e8m0 || p->mxfp8 ? 1 : 4;
     }
@@ -93,7 +93,7 @@ static uint64_t planned_more(const struct sl_checkpoint *ck, const struct sl_mod
 static struct sl_scale planned_scale(const struct sl_params *p, const struct sl_checkpoint *ck, const struct sl_model_src *of)
 {
     bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
-    bool packed = of->dtype == SL_DTYPE_I4 || of->dtype == SL_DTYPE_UINT8;
+    bool packed = sl_packed_bits(of->dtype);
     uint64_t group = packed ? ck->int_group ? ck->int_group : of->cols
                      : of->dtype != SL_DTYPE_F4 ? 0 : ck->nvfp4 ? SL_NVFP4_GROUP : SL_F4_GROUP;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
@@ -122,7 +122,7 @@ static enum sl_dtype planned_dtype(const struct sl_params *p, const struct sl_ch
     if (ignored)
         return p->dtype;
     if (ck->int_bits)
-        return ck->int_bits == 8 ? SL_DTYPE_UINT8 : SL_DTYPE_I4;
+        return ck->int_bits == 8 ? SL_DTYPE_UINT8 : ck->int_bits == 4 ? SL_DTYPE_I4 : SL_DTYPE_I2;
     if (ck->mxfp4 || ck->nvfp4)
         return SL_DTYPE_F4;
     return ck->int8 ? SL_DTYPE_INT8 : p->fp8 ? SL_DTYPE_F8_E4M3 : p->dtype;
@@ -132,7 +132,6 @@ void sl_model_source_plan(const struct sl_params *p, const struct sl_checkpoint 
                           struct sl_model_src *s)
 {
     s->dtype = planned_dtype(p, ck, ship, ignored);
-    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_I4 || s->dtype == SL_DTYPE_UINT8 ||
-        s->dtype == SL_DTYPE_INT8)
+    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_INT8 || sl_packed_bits(s->dtype))
         s->scale = planned_scale(p, ck, s);
 }

@@ -61,6 +61,7 @@ static const struct sl_dtype_info dtypes[SL_DTYPE_COUNT] = {
     BOTH(Q1_0, 128, 18, true), BOTH(Q2_0, 64, 18, true), BOTH(TQ1_0, 256, 54, true), BOTH(TQ2_0, 256, 66, true),
     [SL_DTYPE_I4] = {"I4", 2, 1, true, -1}, BOTH(NVFP4, 64, 36, true),
     [SL_DTYPE_INT8] = {"INT8", 1, 1, true, -1}, [SL_DTYPE_UINT8] = {"UINT8", 1, 1, true, -1},
+    [SL_DTYPE_I2] = {"I2", 4, 1, true, -1},
 };
 
 const struct sl_type_info *sl_type_info(int64_t type)

@@ -54,6 +54,7 @@ enum sl_dtype {
     SL_DTYPE_NVFP4, /* GGUF sources only */
     SL_DTYPE_INT8, /* what safetensors has as I8, under scales (checkpoint_int8.c) */
     SL_DTYPE_UINT8, /* a byte, less 128 or a zero point; in safetensors packed, four in an I32 (checkpoint_packed.c) */
+    SL_DTYPE_I2, /* a byte holds four, less a zero point each, the first in its lowest bits; GPTQ's alone (checkpoint_gptq.c) */
     SL_DTYPE_COUNT,
 };
 

@@ -256,17 +256,17 @@ static unsigned slot(const struct sl_model_src *s, uint64_t row)
 {
     static const uint8_t awq[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
-    return s->scale.packing == SL_PACKED_AWQ ? awq[row % 8] : (unsigned)(row % (s->dtype == SL_DTYPE_I4 ? 8 : 4));
+    return s->scale.packing == SL_PACKED_AWQ ? awq[row % 8] : (unsigned)(row % (32 / sl_packed_bits(s->dtype)));
 }
 
 /* *v: of packed integers the code, becomes that less its zero point, whose word neighbours share. */
 static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint64_t row, uint64_t group, float *v, struct sl_error *e)
 {
-    unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, in_word = 32 / bits;
+    unsigned bits = sl_packed_bits(s->dtype), in_word = bits ? 32 / bits : 1;
     uint32_t tensor = s->scale.zeros - 1;
     uint64_t index;
 
-    if (s->dtype != SL_DTYPE_I4 && s->dtype != SL_DTYPE_UINT8)
+    if (!bits)
         return 0;
     if (!s->scale.zeros) {
         *v -= bits == 4 ? 8 : 128;
@@ -287,7 +287,7 @@ static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint
 static int code_by_column(struct source_reader *r, const struct sl_model_src *s, uint64_t row, uint64_t col, float *v, struct sl_error *e)
 {
     const struct sl_src_tensor *t = &r->ck->tensors[s->tensor];
-    unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, in_word = 32 / bits;
+    unsigned bits = sl_packed_bits(s->dtype), in_word = 32 / bits;
     uint32_t word;
     uint8_t b;
 
@@ -297,7 +297,7 @@ static int code_by_column(struct source_reader *r, const struct sl_model_src *s,
         return 0;
     }
     SL_TRY(fetch(r, t->file, t->offset + 4 * (col / in_word * s->rows + row) + col % in_word * bits / 8, 1, &b, e));
-    *v = (float)(bits == 8 ? b : col % 2 ? b >> 4 : b % 16);
+    *v = (float)(b >> col * bits % 8 & ((1u << bits) - 1));
     return 0;
 }
 

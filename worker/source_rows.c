@@ -204,7 +204,7 @@ uint64_t source_rows_kept(const struct sl_checkpoint *ck, const struct sl_model 
     for (uint64_t i = 0; i < m->n_src; i++) {
         const struct sl_model_src *s = &m->src[i];
         const struct sl_scale *sc = &s->scale;
-        uint64_t in_word = s->dtype == SL_DTYPE_I4 ? 8 : 4, bytes[WINDOWS];
+        uint64_t bits = sl_packed_bits(s->dtype), in_word = bits ? 32 / bits : 1, bytes[WINDOWS];
 
         if (sc->packing == SL_PACKED_ALONG || sc->tensor == SL_NO_TENSOR)
             continue;
@@ -328,7 +328,7 @@ static int codes_of_awq(struct source_rows *r, const struct sl_model_src *s, uin
 static int codes(struct source_rows *r, const struct sl_model_src *s, uint64_t row, uint64_t col, uint64_t n, struct sl_source *src,
                  struct sl_error *e)
 {
-    uint64_t in_word = s->dtype == SL_DTYPE_I4 ? 8 : 4, word = col / in_word;
+    uint64_t bits = sl_packed_bits(s->dtype), in_word = bits ? 32 / bits : 1, word = col / in_word, words = (col + n - 1) / in_word - word + 1;
 
     src->data = r->raw;
     if (s->scale.packing == SL_PACKED_ALONG)
@@ -336,7 +336,10 @@ static int codes(struct source_rows *r, const struct sl_model_src *s, uint64_t r
     if (s->scale.packing == SL_PACKED_AWQ)
         return codes_of_awq(r, s, row, col, n, src, e);
     src->first = word * in_word;
-    return column(r, WINDOW_CODES, s->tensor, s->rows, s->cols / in_word, row, word, (col + n - 1) / in_word - word + 1, r->raw, e);
+    SL_TRY(column(r, WINDOW_CODES, s->tensor, s->rows, s->cols / in_word, row, word, words, r->raw, e));
+    if (bits == 2)
+        sl_packed_widen(r->raw, words, r->raw);
+    return 0;
 }
 
 /* Elements first .. first + n of a source's matrix, row-major. */
@@ -350,12 +353,12 @@ static int elements(struct source_rows *r, const struct sl_model_src *s, uint64_
     while (n) {
         uint64_t row = first / s->cols, col = first % s->cols, bad = 0;
         uint64_t take = s->cols - col < n ? s->cols - col : n;
-        struct sl_source src = {.dtype = s->dtype, .cols = s->cols, .first = col, .block_rows = 1,
+        struct sl_source src = {.dtype = s->dtype == SL_DTYPE_I2 ? SL_DTYPE_I4 : s->dtype, .cols = s->cols, .first = col, .block_rows = 1,
                                 .block_cols = 1};
         int rc;
 
         if (s->scale.tensor != SL_NO_TENSOR) {
-            SL_TRY(load_scales(r, &s->scale, s->dtype == SL_DTYPE_I4 ? 4 : 8, sl_scale_row(&s->scale, row), e));
+            SL_TRY(load_scales(r, &s->scale, sl_packed_bits(s->dtype), sl_scale_row(&s->scale, row), e));
             src.scale = r->scale;
             src.zero = s->scale.zeros ? r->zero : NULL;
             src.scale_cols = s->scale.cols;
@@ -365,7 +368,7 @@ static int elements(struct source_rows *r, const struct sl_model_src *s, uint64_
             SL_TRY(load_groups(r, &s->scale, s->cols, e));
             src.group = r->group;
         }
-        SL_TRY(room((void **)&r->raw, &r->raw_room, take * 8 + 8, e));
+        SL_TRY(room((void **)&r->raw, &r->raw_room, take * 8 + 32, e));
         SL_TRY(codes(r, s, row, col, take, &src, e));
         rc = sl_load_f32(&src, col - src.first, take, out, &bad);
         if (rc == SL_ESOURCE)

@@ -29,11 +29,11 @@ static int check_extent(const struct sl_checkpoint *ck, uint32_t tensor, uint64_
 static int check_packing(const struct sl_checkpoint *ck, const struct sl_model_src *ms, const struct sl_out_tensor *t, struct sl_error *e)
 {
     const struct sl_scale *sc = &ms->scale;
-    uint64_t in_word = ms->dtype == SL_DTYPE_I4 ? 8 : 4;
+    uint64_t bits = sl_packed_bits(ms->dtype), in_word = bits ? 32 / bits : 1;
 
     if (!sc->zeros && !sc->order && sc->packing == SL_PACKED_ALONG)
         return 0;
-    if ((ms->dtype != SL_DTYPE_I4 && ms->dtype != SL_DTYPE_UINT8) || sc->rows != ms->rows || sc->block_rows != 1 || (sc->packing != SL_PACKED_ALONG && (!sc->zeros || ms->rows % in_word || ms->cols % 2)) || sc->part_rows ||
+    if (!bits || (bits == 2 && sc->packing != SL_PACKED_GPTQ) || sc->rows != ms->rows || sc->block_rows != 1 || (sc->packing != SL_PACKED_ALONG && (!sc->zeros || ms->rows % in_word || ms->cols % 2)) || sc->part_rows ||
         sc->zeros > ck->n_tensors || sc->order > ck->n_tensors)
         return bad_plan(t, "packing", e);
     if (sc->zeros)

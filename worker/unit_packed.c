@@ -12,9 +12,10 @@ static uint64_t up(uint64_t n, uint64_t to)
     return (n + to - 1) / to * to;
 }
 
+/* Of others, which have no parts, any number. */
 static unsigned bits_of(const struct sl_model_src *ms)
 {
-    return ms->dtype == SL_DTYPE_I4 ? 4 : 8;
+    return sl_packed_bits(ms->dtype) ? sl_packed_bits(ms->dtype) : 8;
 }
 
 /* n lines of those of a tensor, of so many bytes, from `from` bytes on; whole ones are one. */
@@ -185,10 +186,10 @@ void sl_packed_arrange(const struct sl_unit_env *env, const struct sl_unit_run *
 #define BAND_BYTES (256u << 10)
 #define AHEAD 64u /* columns */
 
-/* Bytes from one row of a band to the next: no power of two, at which caches have little room. */
+/* Bytes from one row of a band to the next: no power of two, at which caches have little room. Codes of 2 bits have 4 there. */
 static uint64_t band_step(const struct sl_model_src *ms)
 {
-    return up(ms->cols * bits_of(ms) / 8, 64) + 64;
+    return up(ms->cols * (bits_of(ms) == 8 ? 8 : 4) / 8, 64) + 64;
 }
 
 static uint64_t band_rows(const struct sl_model_src *ms)
@@ -205,13 +206,16 @@ uint64_t sl_packed_band(const struct sl_model_src *ms)
     return ms->scale.packing == SL_PACKED_ALONG ? 0 : band_rows(ms) * band_step(ms);
 }
 
-/* Of GPTQ's words, [column / n][row], n rows; `all` rows are side by side, from is the first's. */
-static void gather(const uint8_t *from, uint64_t all, uint64_t words, uint64_t n, uint64_t step, uint8_t *to)
+/* Of GPTQ's words, [column / n][row], n rows; `all` rows are side by side, from is the first's. narrow: codes of 2 bits. */
+static void gather(const uint8_t *from, uint64_t all, uint64_t words, uint64_t n, uint64_t step, bool narrow, uint8_t *to)
 {
     for (uint64_t w0 = 0; w0 < words; w0 += TILE)
         for (uint64_t r = 0; r < n; r++)
             for (uint64_t w = w0; w < words && w < w0 + TILE; w++)
-                memcpy(to + r * step + w * WORD, from + (w * all + r) * WORD, WORD);
+                if (narrow)
+                    sl_packed_widen(from + (w * all + r) * WORD, 1, to + r * step + 2 * w * WORD);
+                else
+                    memcpy(to + r * step + w * WORD, from + (w * all + r) * WORD, WORD);
 }
 
 /* to = the bytes of four words by their place in them: the first bytes, the second, ... */
@@ -271,7 +275,7 @@ static void turn_to(const struct sl_model_src *ms, const struct sl_unit_run *r, 
     last.rows = band_rows(ms) < r->rows - from ? band_rows(ms) : r->rows - from;
     band[0] = last;
     if (ms->scale.packing == SL_PACKED_GPTQ)
-        gather(codes + from * WORD, r->rows, ms->cols * bits_of(ms) / 32, last.rows, step, last.data);
+        gather(codes + from * WORD, r->rows, ms->cols * bits_of(ms) / 32, last.rows, step, bits_of(ms) == 2, last.data);
     else
         for (uint64_t i = 0; i < last.rows; i += 8)
             spread(codes + (from + i) / 8 * WORD, r->rows, ms->cols, step, last.data + i * step);
@@ -282,6 +286,7 @@ int sl_packed_load(const struct sl_model_src *ms, const struct sl_unit_run *r, c
 {
     struct sl_source row = *s;
 
+    row.dtype = row.dtype == SL_DTYPE_I2 ? SL_DTYPE_I4 : row.dtype;
     for (uint64_t at = s->first + skip, take; n; at += take, out += take, n -= take) {
         uint64_t col = at % ms->cols;
 

@@ -18,7 +18,7 @@ my %source = (
 );
 my @made = (
     [qw(llama ct-w4-asym)], [qw(llama ct-w8-asym-rows)], [qw(moe ct-w4-order)], [qw(moe ct-w8)], [qw(deepseek ct-w4-asym)], [qw(deepseek ct-w4-rows)],
-    [qw(llama gptq-8-v2)], [qw(moe gptq-4-act)], [qw(deepseek gptq-4)],
+    [qw(llama gptq-8-v2)], [qw(llama gptq-2)], [qw(moe gptq-2-act-v2)], [qw(deepseek gptq-2)], [qw(moe gptq-4-act)], [qw(deepseek gptq-4)],
     [qw(llama awq)], [qw(moe awq)], [qw(deepseek awq)],
 );
 my %wide = ('ct-w4-rows' => 4); # bytes of a scale where they are not BF16 or F16
@@ -38,9 +38,9 @@ for (@made) {
 # ---- other ways to the source: little memory, a GPU beside, a recipe by size, the service
 my $size = 900_000;
 sub lines_of { return [grep { !/^#/ } split /\n/, slurp($_[0])] }
-for my $form (qw(ct-w4-order gptq-4-act awq)) {
+for my $form (qw(ct-w4-order gptq-2-act-v2 gptq-4-act awq)) {
     my ($ck, $f32) = ("$dir/moe-$form", "$dir/moe-$form.gguf");
-    like(run($SLUICE, 'inspect', $ck)->{out}, qr/^packed 4-bit integers: groups of 64$/m, "$form: inspect");
+    like(run($SLUICE, 'inspect', $ck)->{out}, qr/^packed [24]-bit integers: groups of 64$/m, "$form: inspect");
     converted($ck, "little-$form", qw(--recipe q4_k_m --mem 64M --quiet));
     my $gpu = run_ok('beside a GPU, which leaves it to the processor', "$BUILD/tools/emulated_gpu", 'convert', $ck, '-o', "$dir/gpu-$form.gguf",
         qw(--recipe q4_k_m --device cuda:0 -q));
@@ -108,7 +108,7 @@ refused($gptq, 'GPTQ: weights of another type', 7, qr/'\Q$down\E\.qweight' is no
     header_edit(sub { s/(\Q$down\E\.qweight": \{"dtype": )"I32"/$1"F32"/ or die }));
 refused($gptq, 'GPTQ: layers of other bits', 6, qr/'.*\.g_idx' has 256 entries, and '.*\.qweight' 128 columns of 8 bits, as config\.json says: layers of other bits/,
     config_edit(sub { $_[0]{quantization_config}{bits} = 8 }));
-for ([bits => 3, qr/bits 3 instead of 4 or 8/], [checkpoint_format => 'marlin', qr/checkpoint_format 'marlin' instead of 'gptq' or 'gptq_v2'/],
+for ([bits => 3, qr/bits 3 instead of 2, 4 or 8/], [checkpoint_format => 'marlin', qr/checkpoint_format 'marlin' instead of 'gptq' or 'gptq_v2'/],
     [pack_dtype => 'int64', qr/pack_dtype 'int64' instead of 'int32'/]) {
     my ($entry, $v, $why) = @$_;
     refused($gptq, "GPTQ: $entry $v", 6, qr/the weights are packed by quant_method 'gptq' with $why, which is not supported: give an FP8 or BF16 checkpoint/,

@@ -28,6 +28,8 @@ FORMS = {
     "ct-w4-rows": (4, 0, False, False, "F32"),
     "ct-w8": (8, 128, False, False, "BF16"),
     "ct-w8-asym-rows": (8, 0, True, False, "F16"),
+    "gptq-2": (2, 32, True, False, "F16"),
+    "gptq-2-act-v2": (2, 64, False, True, "F16"),
     "gptq-4": (4, 32, True, False, "F16"),
     "gptq-4-act": (4, 64, False, True, "BF16"),
     "gptq-8-v2": (8, 0, True, False, "F16"),

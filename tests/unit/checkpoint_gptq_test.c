@@ -124,8 +124,8 @@ static void refuses(void **state)
     maker_write(*state, "quantize_config.json", "{\"bits\":4}");
     refuse(*state, SL_ESOURCE, "config.json does not say how, but quantize_config.json does: give config.json its entries as quantization_config, with quant_method 'gptq'");
     unlink(in(*state, "quantize_config.json"));
-    write_config(*state, 2, "");
-    refuse(*state, SL_EUNSUPPORTED, "config.json: the weights are packed by quant_method 'gptq' with bits 2 instead of 4 or 8, which is not supported");
+    write_config(*state, 3, "");
+    refuse(*state, SL_EUNSUPPORTED, "config.json: the weights are packed by quant_method 'gptq' with bits 3 instead of 2, 4 or 8, which is not supported");
 }
 
 /* By config.json alone. */

@@ -135,7 +135,7 @@ static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t 
             p[i] = (uint8_t)r;
             p[i] = (p[i] & 0x7f) == 0x7f ? 0x31 : p[i];
             break;
-        case SL_DTYPE_F4: case SL_DTYPE_I4: case SL_DTYPE_INT8: case SL_DTYPE_UINT8: /* of the first two twice as many bytes */
+        case SL_DTYPE_F4: case SL_DTYPE_I2: case SL_DTYPE_I4: case SL_DTYPE_INT8: case SL_DTYPE_UINT8: /* of the first three more bytes than needed */
             p[i] = (uint8_t)r;
             break;
         case SL_DTYPE_I64: /* little-endian: of small numbers the first byte */
@@ -177,7 +177,7 @@ static inline uint32_t world_source(struct world *w, uint32_t file, const char *
 
         snprintf(scale_name, sizeof scale_name, "%s_scale_inv", name);
         s->scale = (struct sl_scale){.rows = sr, .cols = sc, .block_rows = br, .block_cols = bc,
-                                     .any_sign = dtype == SL_DTYPE_I4 || dtype == SL_DTYPE_INT8 || dtype == SL_DTYPE_UINT8};
+                                     .any_sign = sl_packed_bits(dtype) || dtype == SL_DTYPE_INT8};
         s->scale.tensor = world_tensor(w, w->ck.n_files - 1, scale_name, scale_dtype, sr, sc,
                                        world_values(w, scale_dtype, sr * sc, !s->scale.any_sign));
     }
@@ -188,7 +188,7 @@ static inline uint32_t world_source(struct world *w, uint32_t file, const char *
 static inline void world_pack(struct world *w, uint32_t src, bool zeros, bool order, enum sl_packing packing)
 {
     struct sl_model_src *s = &w->src[src];
-    uint64_t in_word = s->dtype == SL_DTYPE_I4 ? 8 : 4, rows = (s->rows + in_word - 1) / in_word;
+    uint64_t in_word = 32 / sl_packed_bits(s->dtype), rows = (s->rows + in_word - 1) / in_word;
     uint32_t *group = calloc(s->cols, sizeof *group), file = w->ck.n_files - 1;
 
     s->scale.packing = packing;
@@ -364,7 +364,7 @@ static inline float world_integer(const struct world *w, const struct sl_model_s
     static const uint8_t of_awq[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     const struct sl_scale *sc = &s->scale;
     bool along = sc->packing == SL_PACKED_ALONG, awq = sc->packing == SL_PACKED_AWQ;
-    unsigned bits = s->dtype == SL_DTYPE_I4 ? 4 : 8, n = 32 / bits;
+    unsigned bits = sl_packed_bits(s->dtype), n = 32 / bits;
     uint64_t group = sc->order ? w->data[sc->order - 1][4 * col] : col / sc->block_cols;
     uint64_t word = along ? (row * s->cols + col) / n : awq ? col * (s->rows / n) + row / n : col / n * s->rows + row;
     uint64_t zero = along ? row / n * sc->cols + group : group * (s->rows / n) + row / n;
@@ -382,7 +382,7 @@ static inline float world_element(const struct world *w, uint32_t src, uint64_t 
     const struct sl_model_src *s = &w->src[src];
     float x;
 
-    if (s->dtype == SL_DTYPE_I4 || s->dtype == SL_DTYPE_UINT8)
+    if (sl_packed_bits(s->dtype))
         return world_integer(w, s, row, col);
     x = world_decode(s->dtype, w->data[s->tensor], row * s->cols + col);
     if (s->scale.tensor != SL_NO_TENSOR) {

@@ -232,7 +232,7 @@ static void add_side_by_side(struct world *w)
     add(w, world_out(w, "beside.f32", SL_TYPE_F32, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 7);
     add(w, world_out(w, "beside.q8_0", SL_TYPE_Q8_0, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 13);
     world_weigh(w, add(w, world_out(w, "beside.q6_k.weighted", SL_TYPE_Q6_K, SL_COPY, 768, 200, 4, s - 3, 4), 768 * 200));
-    s = world_source(w, 1, "beside_tall", SL_DTYPE_I4, 1600, 512, SL_DTYPE_F32, 1, 128);
+    s = world_source(w, 1, "beside_tall", SL_DTYPE_I2, 1600, 512, SL_DTYPE_F32, 1, 128);
     world_pack(w, s, true, true, SL_PACKED_GPTQ);
     add(w, world_out(w, "beside_tall.q8_0", SL_TYPE_Q8_0, SL_COPY, 512, 1600, 0, s, 1), 0);
     s = world_source(w, 1, "beside_awq", SL_DTYPE_I4, 1600, 512, SL_DTYPE_F16, 1, 64);
