@@ -251,18 +251,24 @@ static int word_at(struct source_reader *r, uint32_t tensor, uint64_t index, uin
     return 0;
 }
 
+/* Codes of so many bits, without a division: it is asked for each element. */
+static unsigned in_a_word(unsigned bits)
+{
+    return bits == 2 ? 16 : bits == 4 ? 8 : 4;
+}
+
 /* Where a row's number is in a word that has those of several, the lowest first. */
-static unsigned slot(const struct sl_model_src *s, uint64_t row)
+static unsigned slot(const struct sl_model_src *s, unsigned in_word, uint64_t row)
 {
     static const uint8_t awq[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
-    return s->scale.packing == SL_PACKED_AWQ ? awq[row % 8] : (unsigned)(row % (32 / sl_packed_bits(s->dtype)));
+    return s->scale.packing == SL_PACKED_AWQ ? awq[row % 8] : (unsigned)(row % in_word);
 }
 
 /* *v: of packed integers the code, becomes that less its zero point, whose word neighbours share. */
 static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint64_t row, uint64_t group, float *v, struct sl_error *e)
 {
-    unsigned bits = sl_packed_bits(s->dtype), in_word = bits ? 32 / bits : 1;
+    unsigned bits = sl_packed_bits(s->dtype), in_word = in_a_word(bits);
     uint32_t tensor = s->scale.zeros - 1;
     uint64_t index;
 
@@ -279,7 +285,7 @@ static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint
         r->zero_tensor = tensor;
         r->zero_index = index;
     }
-    *v -= (float)((r->zero_word >> slot(s, row) * bits & ((1u << bits) - 1)) + s->scale.zero_plus);
+    *v -= (float)((r->zero_word >> slot(s, in_word, row) * bits & ((1u << bits) - 1)) + s->scale.zero_plus);
     return 0;
 }
 
@@ -287,13 +293,13 @@ static int less_zero(struct source_reader *r, const struct sl_model_src *s, uint
 static int code_by_column(struct source_reader *r, const struct sl_model_src *s, uint64_t row, uint64_t col, float *v, struct sl_error *e)
 {
     const struct sl_src_tensor *t = &r->ck->tensors[s->tensor];
-    unsigned bits = sl_packed_bits(s->dtype), in_word = 32 / bits;
+    unsigned bits = sl_packed_bits(s->dtype), in_word = in_a_word(bits);
     uint32_t word;
     uint8_t b;
 
     if (s->scale.packing == SL_PACKED_AWQ) {
         SL_TRY(word_at(r, s->tensor, col * (s->rows / 8) + row / 8, &word, e));
-        *v = (float)(word >> 4 * slot(s, row) & 15);
+        *v = (float)(word >> 4 * slot(s, in_word, row) & 15);
         return 0;
     }
     SL_TRY(fetch(r, t->file, t->offset + 4 * (col / in_word * s->rows + row) + col % in_word * bits / 8, 1, &b, e));
