@@ -33,7 +33,6 @@ static jmp_buf bare_out; /* of the test that runs; longjmp's value says how it e
 #define assert_ptr_equal(a, b) bare_must((const void *)(a) == (const void *)(b))
 #define assert_int_equal(a, b) bare_must((unsigned long long)(a) == (unsigned long long)(b))
 #define assert_int_not_equal(a, b) bare_must((unsigned long long)(a) != (unsigned long long)(b))
-#define assert_in_range(v, low, high) bare_must((v) >= (low) && (v) <= (high))
 #define assert_memory_equal(a, b, n) bare_must(memcmp(a, b, n) == 0)
 #define assert_memory_not_equal(a, b, n) bare_must(memcmp(a, b, n) != 0)
 

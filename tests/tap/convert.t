@@ -37,7 +37,8 @@ for my $layout (sort keys %rules) {
 
 my $want = golden("$TINY/golden/mla/Q4_K_M.xxh64");
 my $one  = scratch() . '/one.gguf';
-run_ok('one file', $SLUICE, 'convert', $TINY, '-o', $one, '--recipe', 'q4_k_m');
+like(run_ok('one file', $SLUICE, 'convert', $TINY, '-o', $one, '--recipe', 'q4_k_m')->{err},
+    qr/\Asluice: \S+ MB in 1 file from \S+ MB in \S+ s; every task checked on disk; peak memory \S+ MB\n\z/, 'one line says so');
 my $sum = sha256($one);
 
 # However the work is done, the file is the same.

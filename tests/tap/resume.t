@@ -231,6 +231,8 @@ ok(by_then(sub { unfinished(0, @dq3, '-o') }), 'begun once more');
 $r = run_ok('--force begins anew', @dq3, '--force', '-o', "$dir/x.gguf");
 unlike($r->{err}, qr/another text/, 'without a word');
 isnt(sha256("$dir/x.gguf"), sha256("$then/convert.gguf"), "with this release's text");
+ok(by_then(sub { unfinished(0, @dq3, '-o') }), 'begun for --quiet');
+is(run_ok('--quiet goes on', @dq3, '--quiet', '-o', "$dir/x.gguf")->{err}, '', 'and says nothing');
 ok(by_then(sub { unfinished(0, @dq3, '-o') }), 'and again');
 spit("$then/dq3_k_m.recipe", "$text\n# changed by its owner\n");
 fails("a file's text that was changed is refused", 13, qr/another recipe \(then dq3_k_m .*, now dq3_k_m /,

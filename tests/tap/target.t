@@ -114,7 +114,7 @@ cmp_ok($j->{bits_per_weight} // 99, '<=', 9, "rows that no type's blocks divide,
 my @no = ($SLUICE, 'plan', $TINY, '-q');
 fails('too small', 2, qr/a target of 3\.\d+ MB \(3000000 bytes\) is too small: with all types that are tried the model takes at least .* smaller ones need an importance matrix/, @no, '--target-size', '3M');
 fails('too small for these', 2, qr/with these types the model takes at least 11\.7 MB .*; allow smaller ones with --types/, @no, '--target-size', '9M', '--types', 'q4_k,q8_0');
-fails('too large', 2, qr/nothing has to be quantized; use --recipe bf16/, @no, '--target-size', '2G');
+fails('too large', 2, qr/not below the \S+ MB that the model takes in 16 bits a weight: nothing has to be quantized; use --recipe bf16/, @no, '--target-size', '2G');
 fails('no size', 2, qr/--target-size/, @no, '--target-size', 'many');
 fails('no bits', 2, qr/--target-bpw 'x': expected bits a weight/, @no, '--target-bpw', 'x');
 fails('both', 2, qr/cannot be used together/, @no, '--target-bpw', '4', '--target-size', '9M');

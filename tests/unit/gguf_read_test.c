@@ -445,7 +445,7 @@ static void survives_mutations(void **state)
             assert_true(e.text[0] && (e.code == SL_ESOURCE || e.code == SL_EUNSUPPORTED));
         }
     }
-    assert_in_range(accepted, 1, 3999);
+    assert_true(accepted >= 1 && accepted <= 3999);
 }
 
 /* A header like DeepSeek's: a vocabulary of 129,280 tokens and 127,741 merges. */

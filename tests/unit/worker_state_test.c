@@ -212,6 +212,7 @@ static void a_task_from_pull_to_ack(void **state)
 {
     struct world *w = *state;
     struct sl_msg m;
+    uint64_t want;
 
     connect_worker(w);
     assert_int_equal(sl_get_uint(heard(w, &m), "want", 0), 4);
@@ -239,7 +240,8 @@ static void a_task_from_pull_to_ack(void **state)
     assert_int_equal(sl_worker_held(w->w), 1);
     assert_int_equal(w->n_dropped, 0);
     tick(w, 100, 0);
-    assert_in_range(sl_get_uint(heard(w, &m), "want", 0), 3, 4);
+    want = sl_get_uint(heard(w, &m), "want", 0);
+    assert_true(want >= 3 && want <= 4);
     sl_msg_free(&m);
     hears(w, SL_M_PROGRESS);
     tick(w, 100, 0);
@@ -499,7 +501,7 @@ static void short_tasks_are_held_in_greater_number(void **state)
         want = m.id == SL_M_PULL ? sl_get_uint(m.tree, "want", 0) : want;
         sl_msg_free(&m);
     }
-    assert_in_range(want, 30, 64);
+    assert_true(want >= 30 && want <= 64);
 }
 
 int main(void)
