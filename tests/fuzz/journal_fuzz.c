@@ -15,6 +15,8 @@
 #define PAGES (128u << 10) /* bytes of a journal that is kept */
 
 static char path[96];
+static bool odd_tables; /* bytes were changed, of which some say what the tables are */
+static struct sl_error unheard; /* why the queue could not take a message; code 0: it could */
 
 /* As much of a plan as the journal knows. */
 static const struct sl_plan *the_plan(void)
@@ -94,6 +96,7 @@ static void run_line(const char *line)
     sqlite3 *db;
 
     if (sscanf(line, "@%llu %n", &at, &used) == 1 && used) {
+        odd_tables = true;
         for (const char *h = line + used; at < PAGES && sscanf(h, "%2x", &byte) == 1 && h[0] && h[1]; h += 2, at++)
             write_at(at, &(uint8_t){(uint8_t)byte}, 1);
         return;
@@ -118,6 +121,7 @@ static bool put_journal(const uint8_t *data, size_t size)
     char *lines = strndup((const char *)data + 1, size - 1), *rest = lines, *line;
     bool same = true;
 
+    odd_tables = false;
     require(lines != NULL);
     if (!kept[step].made)
         kept[step].n = make_journal(step, kept[step].bytes);
@@ -155,7 +159,8 @@ static void say(struct sl_coord *c, struct sl_now now, struct sl_msg *m)
     size_t n;
 
     require(sl_wire_encode(m, &bytes, &n, &e) == 0);
-    (void)!sl_coord_receive(c, &worker, bytes, n, now, &e);
+    if (sl_coord_receive(c, &worker, bytes, n, now, &e) < 0)
+        unheard = e;
     free(bytes);
     sl_msg_free(m);
 }
@@ -229,12 +234,15 @@ static int coordinate(struct convert_store *s, struct sl_error *e)
 
     if (rc < 0)
         return rc;
+    unheard.code = 0;
     hello(c, now);
-    for (int round = 0; round < 12 && rc == 0; round++) {
+    for (int round = 0; round < 12 && rc == 0 && !unheard.code; round++) {
         now.run_ms += 2000;
         if ((rc = sl_coord_tick(c, now, e)) == 0 && (rc = sl_coord_flush(c, now, e)) == 0)
             read_answers(c, now);
     }
+    if (rc == 0 && unheard.code)
+        rc = (*e = unheard).code;
     if (rc == 0)
         rc = sl_coord_settle(c, now, e);
     sl_coord_close(c);
@@ -260,7 +268,7 @@ static int go_on(struct convert_store *s, struct sl_error *e)
     SL_TRY(convert_store_go_on(s, e));
     SL_TRY(coordinate(s, e));
     SL_TRY(state = convert_store_state(s, e));
-    require(state == CONVERT_PUBLISHED); /* it stands still for nobody */
+    require(state == CONVERT_PUBLISHED || odd_tables); /* it stands still for nobody */
     return convert_store_interrupted(s, e);
 }
 
