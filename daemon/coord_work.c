@@ -424,7 +424,7 @@ int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
 {
     switch (m->id) {
     case SL_M_PULL:
-        s->worker->want = (uint32_t)sl_get_uint(m->tree, "want", 0);
+        s->worker->want = s->lost ? 0 : (uint32_t)sl_get_uint(m->tree, "want", 0);
         return 0;
     case SL_M_PROGRESS:
         on_progress(c, s->worker, m->tree);

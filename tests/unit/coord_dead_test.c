@@ -122,6 +122,8 @@ static void a_connection_that_ends_is_told(void **state)
     ready_job(w, C, 1, "a", 2, 2);
     takes(w, 1, 1, &g, 1);
     sl_coord_gone(w->c, 1);
+    pull(w, 1, 8); /* it had said that before */
+    assert_int_equal(granted(w, 1, &g, 1), 0);
     tick(w);
     say(w, C, "{\"v\":3,\"m\":\"logs\"}");
     events = sl_get(expect(w, C, SL_M_LOG), "events");
