@@ -327,12 +327,9 @@ int output_check_space(const struct output *o, struct sl_error *e)
 
         need += bytes > got ? bytes - got : 0;
     }
-    if (access(o->dir, W_OK | X_OK) != 0) {
-        int err = errno;
-
-        SL_TRY(check_immutable(o->dir, SL_EFAIL, e));
-        return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir, sl_refusal(said, err));
-    }
+    SL_TRY(check_immutable(o->dir, SL_EFAIL, e));
+    if (access(o->dir, W_OK | X_OK) != 0)
+        return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir, sl_refusal(said, errno));
     SL_TRY(output_free_space(o, &have, e));
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",
