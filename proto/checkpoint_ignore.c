@@ -14,13 +14,13 @@
 #define LAYER_BUF (SL_SRC_MAX_NAME + 32)
 
 /* Steps of matching for all layers, some seconds: 4096 layers of seven matrices and 100 expressions of a hundred choices take
- * 900 million. What is left when they are spent is taken as not named. A name costs some whatever it is. */
+ * 900 million. A list that needs more is refused. A name costs some whatever it is. */
 #define STEPS_ALL UINT64_C(1000000000)
 #define STEPS_NAME 8u
 #define STEPS_FIRST 64u
 
 /* How an entry names layers. */
-enum naming { NAMES_NONE, NAMES_ONE, NAMES_PART /* of the name, between dots */, NAMES_ANY /* part */, NAMES_EXPRESSION };
+enum naming { NAMES_ONE, NAMES_PART /* of the name, between dots */, NAMES_ANY /* part */, NAMES_EXPRESSION };
 
 struct entry {
     const char *text;              /* in config.json; of an expression NULL */
@@ -88,45 +88,42 @@ static bool has_part(const char *name, const char *part)
     return false;
 }
 
-/* Returns whether so many steps are left, which are gone then. */
-static bool spend(struct sl_ck_ignore *g, uint64_t steps)
+static int too_long(struct sl_error *e)
 {
-    if (STEPS_ALL - g->spent < steps)
-        return false;
-    g->spent += steps;
-    return true;
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: which layers quantization_config leaves out takes too many steps to tell: shorten its lists of "
+                   "them, or simplify the expressions there");
 }
 
-/* The beginning of a name; one that needs too long matches nothing from then on. */
-static int matches(struct sl_ck_ignore *g, struct entry *x, const char *layer, struct sl_error *e)
+static int spend(struct sl_ck_ignore *g, uint64_t steps, struct sl_error *e)
+{
+    if (STEPS_ALL - g->spent < steps)
+        return too_long(e);
+    g->spent += steps;
+    return 0;
+}
+
+/* The beginning of a name. */
+static int matches(struct sl_ck_ignore *g, const struct entry *x, const char *layer, struct sl_error *e)
 {
     for (uint32_t steps = STEPS_FIRST;; steps *= 4) {
         int rc;
 
-        if (!spend(g, steps))
-            return 0;
+        SL_TRY(spend(g, steps, e));
         rc = sl_pattern_match_within(x->expression, layer, steps, e);
         if (rc != SL_EUSAGE)
             return rc;
         if (steps >= SL_PATTERN_STEPS)
-            break;
+            return too_long(e);
     }
-    sl_pattern_free(x->expression);
-    x->expression = NULL;
-    x->naming = NAMES_NONE;
-    return 0;
 }
 
-static int names_layer(struct sl_ck_ignore *g, struct entry *x, const char *layer, struct sl_error *e)
+static int names_layer(struct sl_ck_ignore *g, const struct entry *x, const char *layer, struct sl_error *e)
 {
-    switch (x->naming) {
-    case NAMES_EXPRESSION: return matches(g, x, layer, e);
-    case NAMES_PART: return spend(g, STEPS_NAME) && (globs(x->text, layer) || has_part(layer, x->text));
-    case NAMES_ANY: return spend(g, STEPS_NAME) && (globs(x->text, layer) || (*x->text && strstr(layer, x->text)));
-    case NAMES_ONE: return spend(g, STEPS_NAME) && globs(x->text, layer);
-    case NAMES_NONE: break;
-    }
-    return 0;
+    if (x->naming == NAMES_EXPRESSION)
+        return matches(g, x, layer, e);
+    SL_TRY(spend(g, STEPS_NAME, e));
+    return globs(x->text, layer) || (x->naming == NAMES_PART && has_part(layer, x->text)) ||
+           (x->naming == NAMES_ANY && *x->text && strstr(layer, x->text));
 }
 
 /* The names that a weight's layer may have there: that of a text model inside another has a prefix. Returns how many. */

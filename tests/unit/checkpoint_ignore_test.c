@@ -39,8 +39,19 @@ static void plans_by_lists(void **state)
     }
 }
 
+#define TOO_LONG "config.json: which layers quantization_config leaves out takes too many steps to tell: shorten its lists"
+
+/* Taken as not there, what is left of a list would change the plan's sizes without a word. */
+static void refuse_long(const struct sl_checkpoint *ck, const char *name)
+{
+    struct sl_error e = {.code = 0};
+
+    assert_int_equal(sl_checkpoint_ignores(ck, name, &e), SL_EUNSUPPORTED);
+    assert_int_equal(strncmp(e.text, TOO_LONG, strlen(TOO_LONG)), 0);
+}
+
 /* Else as many expressions, each with as many steps as one may take, for as many names would take hours. */
-static void tries_slow_ones_once(void **state)
+static void refuses_slow_ones(void **state)
 {
     static const char slow[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.weight", quick[] = "model.layers.1.mlp.up_proj.weight";
     struct sl_error e = {.code = 0};
@@ -49,8 +60,7 @@ static void tries_slow_ones_once(void **state)
     maker_write(*state, "config.json", "{\"quantization_config\":{\"ignore\":[\"re:(?:(?:a+)+b|model)\",\"re:a*!\"]}}");
     assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
     assert_int_equal(sl_checkpoint_ignores(ck, quick, &e), 1);
-    assert_int_equal(sl_checkpoint_ignores(ck, slow, &e), 0);
-    assert_int_equal(sl_checkpoint_ignores(ck, quick, &e), 0);
+    refuse_long(ck, slow);
     sl_checkpoint_close(ck);
 }
 
@@ -89,7 +99,6 @@ static void compiles_each_expression_once(void **state)
     sl_checkpoint_close(ck);
 }
 
-/* When what may be spent is gone, no name is looked for. */
 static void ends_long_searches(void **state)
 {
     static const char there[] = "model.layers.1.mlp.up_proj.weight", other[] = "model.layers.2.mlp.up_proj.weight";
@@ -103,15 +112,15 @@ static void ends_long_searches(void **state)
     for (int i = 0; i < 30000; i++)
         assert_int_equal(sl_checkpoint_ignores(ck, other, &e), 0);
     assert_int_equal(sl_checkpoint_ignores(ck, there, &e), 1);
-    for (int i = 0; i < 1000; i++)
-        assert_int_equal(sl_checkpoint_ignores(ck, other, &e), 0);
-    assert_int_equal(sl_checkpoint_ignores(ck, there, &e), 0);
+    for (int i = 0; i < 1000 && sl_checkpoint_ignores(ck, other, &e) == 0; i++) {
+    }
+    refuse_long(ck, other);
     sl_checkpoint_close(ck);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(plans_by_lists), TEST(tries_slow_ones_once), TEST(compiles_each_expression_once), TEST(ends_long_searches)};
+    const struct CMUnitTest tests[] = {TEST(plans_by_lists), TEST(refuses_slow_ones), TEST(compiles_each_expression_once), TEST(ends_long_searches)};
 
     return cmocka_run_group_tests_name("ignore", tests, NULL, NULL);
 }
