@@ -162,11 +162,12 @@ static bool has_parts(const struct sl_checkpoint *ck, const struct sl_src_tensor
     return ck->fp8_method && ck->fp8_block_rows && ck->fp8_block_cols && w->n_dims == 2 && sl_stem(w->name, ".self_attn.qkv_proj.weight");
 }
 
+/* Blocks of several sizes may be as many of a part. */
 static bool match_parts(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, const struct sl_src_tensor *s, struct sl_scale *out)
 {
     out->block_rows = ck->fp8_block_rows;
     out->block_cols = ck->fp8_block_cols;
-    for (int i = 0; i < SL_SCALE_PARTS && s->n_dims == 2; i++) {
+    for (int i = 0; i < SL_SCALE_PARTS && s->n_dims == 2 && !ck->n_fp8_more; i++) {
         uint64_t n = sl_scale_parts[i];
 
         out->part_rows = w->shape[0] / n;
@@ -240,7 +241,7 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
     else if (w->n_dims == 3)
         snprintf(want, sizeof want, "[1], [%" PRIu64 "] or [%" PRIu64 ", %" PRIu64 ", 1]", w->shape[0], w->shape[0], w->shape[1]);
     else if (has_parts(ck, w))
-        snprintf(want, sizeof want, "blocks of 8 or of 4 parts of its rows");
+        snprintf(want, sizeof want, "blocks of %s8 or of 4 parts of its rows", ck->n_fp8_more ? "one size, and of " : "");
     else if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
         grids_text(ck, w, want, sizeof want);
     else if (w->n_dims == 2)

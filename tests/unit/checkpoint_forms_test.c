@@ -68,6 +68,10 @@ static void blocks(void **state)
     maker_write(*state, "config.json", TWO("[130,64]", "[128,64]"));
     write_two(*state, "x.weight", "F8_E4M3", "BF16", "[2,4]", 16);
     refuse(*state, SL_EUNSUPPORTED, "scale 'x.weight_scale' of shape [2, 4] fits 'x.weight' of shape [256, 256] with blocks of more than one size");
+    maker_write(*state, "config.json", "{\"quantization_config\":{\"quant_method\":\"fp8\",\"config_groups\":{"
+                "\"a\":{\"weights\":{\"block_structure\":[24,64]}},\"b\":{\"weights\":{\"block_structure\":[20,64]}}}}}");
+    write_two(*state, "a.self_attn.qkv_proj.weight", "F8_E4M3", "F32", "[16,4]", 256);
+    refuse(*state, SL_ESOURCE, "of shape [16, 4] does not fit 'a.self_attn.qkv_proj.weight' of shape [256, 256]: expected blocks of one size, and of 8");
     maker_write(*state, "config.json", many);
     refuse(*state, SL_EUNSUPPORTED, "config.json: quantization_config's config_groups have blocks of more than 8 sizes: give");
     maker_write(*state, "config.json", MO("FP8"));
