@@ -59,8 +59,17 @@ static bool count_for_job(const struct worker *w, struct job *j, const struct ta
     return true;
 }
 
+/* How long the task rests. A lease that ran out was rest enough. */
+static uint64_t rest_ms(const struct sl_coord *c, const struct task *t, enum lost how)
+{
+    uint64_t backoff = coord_backoff_ms(t->losses);
+
+    return how == LOST_GPU ? backoff : how == LOST_LEASE ? 0 : backoff < c->o.lease_ms ? backoff : c->o.lease_ms;
+}
+
 /* why: what the worker told; NULL: it went away without a word. */
-static int lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, const char *why, struct sl_error *e)
+static int lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, enum lost how, const char *why,
+                struct sl_error *e)
 {
     struct task *t = coord_task(j, task);
     char what[200], text[1024];
@@ -72,7 +81,7 @@ static int lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
     /* A GPU that fails is told at once, and its worker is back in seconds: no sooner than when a lease ran out. */
     ends = plans && count_for_job(w, j, t, why ? c->now.run_ms + c->o.lease_ms : w->seen_ms + c->o.heartbeat_ms) && j->losses >= c->o.losses;
     t->avoid = sl_xxh64(w->name, strlen(w->name));
-    t->not_before_ms = c->now.run_ms + (why ? coord_backoff_ms(t->losses) : 0);
+    t->not_before_ms = c->now.run_ms + rest_ms(c, t, how);
     coord_turns_changed(c);
     ends &= t->losses < c->o.losses; /* else it is this task */
     if (c->o.losses == 0 || (t->losses < c->o.losses && !ends)) {
@@ -89,9 +98,9 @@ static int lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
     return coord_task_failed(c, w, j, task, why ? -SL_EDEVICE : -SL_EFAIL, ends ? ENDS_JOB : LAST_ATTEMPT, text, e);
 }
 
-int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, struct sl_error *e)
+int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, enum lost how, struct sl_error *e)
 {
-    return is_gone(c, w) ? lose(c, w, j, task, NULL, e) : coord_return(c, j, task, e);
+    return is_gone(c, w) ? lose(c, w, j, task, how, NULL, e) : coord_return(c, j, task, e);
 }
 
 int coord_lose_gpu(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, const char *text,
@@ -99,7 +108,7 @@ int coord_lose_gpu(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
 {
     coord_task(j, task)->gpu_failed = true;
     SL_TRY(coord_event(c, "task_failed", j, task, w->name, e, "%s", text));
-    return lose(c, w, j, task, text, e);
+    return lose(c, w, j, task, LOST_GPU, text, e);
 }
 
 void coord_outlived(struct job *j, uint32_t task)

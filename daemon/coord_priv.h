@@ -357,10 +357,12 @@ bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct 
 /* It has said that it lacks this. */
 bool coord_lacks_what(const struct sl_coord *c, const struct worker *w, const struct job *j, enum lacking what);
 /* ---- coord_lost.c */
-/* Effect: the lease of w's task has run out: it is ready again. When w is the last of so many workers in a row that
+enum lost { LOST_LEASE, LOST_PROCESS, LOST_GPU };
+/* Effect: the lease of w's task has run out, or w's process is gone (LOST_PROCESS): it is ready again, in the latter
+ * case after a rest that grows from a second to a lease, as w may be back at once and go the same way. When w is the last of so many workers in a row that
  * went away with it, it is quarantined, or the job fails, when they went away with any of its tasks. Errors: those of
  * the queue. */
-int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
+int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, enum lost how, struct sl_error *e) SL_MUST_USE;
 /* Effect: the same for a task at which w's GPU failed: it ends, as its text says, and begins anew. */
 int coord_lose_gpu(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, const char *text,
                    struct sl_error *e) SL_MUST_USE;

@@ -200,7 +200,7 @@ static int expire_worker(struct sl_coord *c, struct worker *w, struct sl_error *
                            "no progress for %u ms; the task goes back", c->o.lease_ms));
         if (w->peer)
             SL_TRY(coord_send_revoke(c, w, j->id, &(uint64_t){task}, 1, "no progress: the lease has expired", e));
-        SL_TRY(coord_lose(c, w, j, task, e));
+        SL_TRY(coord_lose(c, w, j, task, LOST_LEASE, e));
     }
     return 0;
 }
@@ -223,7 +223,7 @@ static int end_dead(struct sl_coord *c, struct worker *w, struct sl_error *e)
 
         c->stats.expired++;
         SL_TRY(coord_event(c, "lease_lost", h.job, h.task, w->name, e, "the worker's process is gone; the task goes back"));
-        SL_TRY(coord_lose(c, w, h.job, h.task, e));
+        SL_TRY(coord_lose(c, w, h.job, h.task, LOST_PROCESS, e));
     }
     return 0;
 }
