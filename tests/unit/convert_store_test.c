@@ -70,6 +70,18 @@ static int tear_down(void **state)
     return 0;
 }
 
+/* The journal of one plan, which is recorded there first or held against it. */
+static struct convert_store *begun(const struct fixture *f)
+{
+    struct convert_store *s;
+    struct fake fake;
+    struct sl_error e;
+
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    return s;
+}
+
 /* What the coordinator does for a worker. */
 static int do_task(struct convert_store *s, uint32_t task, uint64_t checksum, struct sl_error *e)
 {
@@ -137,11 +149,9 @@ static void a_job_goes_on(void **state)
     enum sl_job_state js = SL_JOB_QUEUED;
     struct fixture *f = *state;
     struct convert_store *s;
-    struct fake fake;
     struct sl_error e;
 
-    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    s = begun(f);
     assert_int_equal(sl_queue_set_state(convert_store_queue(s), convert_store_job(s), SL_JOB_FAILED, 9,
                                         "no room", 0, &e), 0);
     assert_int_equal(convert_store_go_on(s, &e), 0);
@@ -177,8 +187,7 @@ static void differences_are_named(void **state)
     struct sl_error e;
     struct fake fake;
 
-    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    s = begun(f);
     for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
         const struct sl_plan *p = plan_with(&fake, other[i].source, other[i].recipe,
                                             other[i].options, other[i].version);
@@ -195,13 +204,10 @@ static void second_process_is_refused(void **state)
 {
     struct fixture *f = *state;
     struct convert_store *s;
-    struct fake fake;
-    struct sl_error e;
     int status;
     pid_t pid;
 
-    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    s = begun(f);
     pid = fork();
     if (pid == 0) {
 
@@ -299,8 +305,7 @@ static void damage_is_told(void **state)
     struct fake fake;
     struct sl_error e;
 
-    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    s = begun(f);
     convert_store_close(s);
     for (size_t i = 0; i < sizeof damage / sizeof damage[0]; i++) {
         int rc;
@@ -315,8 +320,7 @@ static void damage_is_told(void **state)
             fail_msg("%s: %d %s", damage[i][0], rc, e.text);
         alter(f, damage[i][1]);
     }
-    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    s = begun(f);
     convert_store_close(s);
 }
 
@@ -331,16 +335,13 @@ static void leases_are_given_back(void **state)
 {
     struct fixture *f = *state;
     struct convert_store *s;
-    struct fake fake;
     struct sl_error e;
     bool leased = false;
 
-    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    s = begun(f);
     convert_store_close(s);
     alter(f, "UPDATE tasks SET state = 1 WHERE task = 2");
-    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    s = begun(f);
     assert_int_equal(convert_store_go_on(s, &e), 0);
     assert_int_equal(sl_queue_each_task(convert_store_queue(s), convert_store_job(s), see_lease, &leased, &e), 0);
     assert_false(leased);
