@@ -237,12 +237,12 @@ void output_free(struct output *o)
     memset(o, 0, sizeof *o);
 }
 
-/* Returns 0, or the code with what to do where an attribute forbids every change to a file or in a folder. */
-static int check_immutable(const char *path, int code, struct sl_error *e)
+/* Returns 0, or the code with what to do where an attribute forbids every change to a file or in a folder. flags: of statx. */
+static int check_immutable(const char *path, int flags, int code, struct sl_error *e)
 {
     struct statx st;
 
-    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, 0, &st) != 0 ||
+    if (statx(AT_FDCWD, path, flags, 0, &st) != 0 ||
         !(st.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND)))
         return 0;
     return sl_fail(e, code, "%s is immutable, as 'lsattr -d' shows: 'chattr -i -a' by root ends that; or choose another output", path);
@@ -256,7 +256,7 @@ int output_replaceable(const char *path, struct sl_error *e)
 
     if (lstat(path, &st) != 0 || S_ISDIR(st.st_mode) || unlinkat(AT_FDCWD, path, AT_REMOVEDIR) == 0 || errno != EPERM)
         return 0;
-    SL_TRY(check_immutable(path, SL_EEXISTS, e));
+    SL_TRY(check_immutable(path, AT_SYMLINK_NOFOLLOW, SL_EEXISTS, e));
     return sl_fail(e, SL_EEXISTS, "%s cannot be replaced: it is another user's, in a folder with the sticky bit, or "
                    "immutable; have its owner remove it, or choose another name", path);
 }
@@ -327,7 +327,7 @@ int output_check_space(const struct output *o, struct sl_error *e)
 
         need += bytes > got ? bytes - got : 0;
     }
-    SL_TRY(check_immutable(o->dir, SL_EFAIL, e));
+    SL_TRY(check_immutable(o->dir, 0, SL_EFAIL, e));
     if (access(o->dir, W_OK | X_OK) != 0)
         return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir, sl_refusal(said, errno));
     SL_TRY(output_free_space(o, &have, e));

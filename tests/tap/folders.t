@@ -129,6 +129,17 @@ for (1 .. 400) {
 like($e && $e->{text}, qr{^\Q$OUT\E: there is no such folder; if it was renamed, remove the \.partial files in it by hand$}, 'says what may be left');
 mkdir $OUT;
 
+# ---- one that may only be added to: no file there can be given its final name
+SKIP: {
+    skip 'no attributes here', 5 if run('chattr', '+a', $OUT)->{rc};
+    my $f = wait_job(submit(demo_spec('added'), attempts => 1), 60);
+    run_ok('it may be changed again', 'chattr', '-a', $OUT);
+    is_state($f, 'failed', 'a folder that may only be added to');
+    like($f->{error}, qr{^\Q$OUT\E is immutable, as 'lsattr -d' shows: 'chattr -i -a' by root ends that}, 'says what to do');
+    is($f->{done}, 0, 'before any work');
+    is_deeply([ls($OUT)], [], 'nothing was begun');
+}
+
 # ---- submitted again; all is done but the last check, by a worker that never saw the folder
 my $again = submit(demo_spec('removed'), manual_stitch => JSON::PP::true);
 is_state(until_job($again, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', 'submitted again: every task is done');

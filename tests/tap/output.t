@@ -70,7 +70,7 @@ SKIP: {
 # What an attribute forbids every change to, root's too. What began earlier is to be removed, or gone on with.
 SKIP: {
     spit("$dir/x.gguf.partial", '');
-    skip 'no attributes here', 13 if run('chattr', '+i', "$dir/x.gguf.partial")->{rc};
+    skip 'no attributes here', 15 if run('chattr', '+i', "$dir/x.gguf.partial")->{rc};
     my $says = qr/ is immutable, as 'lsattr -d' shows: 'chattr -i -a' by root ends that; or choose another output$/;
     fails('an immutable unfinished file', 13, qr/^sluice convert: \Q$dir\E\/x\.gguf\.partial$says/, @convert);
     run_ok('it may be changed again', 'chattr', '-i', "$dir/x.gguf.partial");
@@ -79,9 +79,11 @@ SKIP: {
     fails('--force', 13, qr/^sluice convert: \Q$dir\E\/x\.gguf$says/, @convert, '--force');
     run_ok('no more', 'chattr', '-a', "$dir/x.gguf");
     unlink glob "$dir/*";
+    symlink $dir, "$outside/link" or die $!;
     for my $attribute ('i', 'a') { # what may only be added to cannot be renamed
         run_ok('an immutable folder', 'chattr', "+$attribute", $dir);
         fails('it is named', 1, qr/^sluice convert: \Q$dir\E$says/, @convert);
+        fails('so is a link to it', 1, qr/^sluice convert: \Q$outside\E\/link$says/, @convert[0 .. $#convert - 1], "$outside/link/x.gguf");
         run_ok('and no more', 'chattr', "-$attribute", $dir);
     }
     is_deeply([ls($dir)], [], 'nothing was begun');
