@@ -215,7 +215,7 @@ int sl_checkpoint_own_scale(const struct sl_checkpoint *ck, uint32_t weight, str
 bool sl_checkpoint_is_scale(const struct sl_checkpoint *ck, uint32_t tensor);
 
 /* Returns 1 when quantization_config says that the linear layer with this weight is not quantized ("ignore" and what other methods call it),
- * or 0: for plans from config.json alone. Errors: SL_EFAIL (out of memory), SL_EUNSUPPORTED (its lists take too long). */
+ * or 0: for plans from config.json alone. Errors: SL_EFAIL (out of memory), SL_EUNSUPPORTED (its lists are too long, or take so). */
 int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e) SL_MUST_USE;
 
 /* Returns whether the source is a single file named as one shard of several

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAMES_MAX 4096   /* entries of a list that are looked at: GLM-4.6-FP8 names 800 layers, */
+#define NAMES_MAX 4096   /* entries of a list: GLM-4.6-FP8 names 800 layers, */
 #define PATTERNS_MAX 100 /* and of these the expressions */
-#define TEXT_MAX 1024    /* bytes of one that is looked at */
+#define TEXT_MAX 1024    /* bytes of one; no layer has so long a name */
 #define LAYER_NAMES 3    /* of one layer */
 #define LAYER_BUF (SL_SRC_MAX_NAME + 32)
 
@@ -140,15 +140,22 @@ static size_t layer_names(const struct sl_checkpoint *ck, const char *weight, ch
 
 /* ---- the lists ---- */
 
-/* What is no expression, or longer than any that is meant, matches nothing. */
+static int too_many(struct sl_error *e)
+{
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config has a list of layers that it leaves out with more than %d entries, %d "
+                   "expressions or %d bytes in one: shorten it", NAMES_MAX, PATTERNS_MAX, TEXT_MAX);
+}
+
+/* What is no expression matches nothing. */
 static int add_expression(struct sl_ck_ignore *g, const char *expression, struct sl_error *e)
 {
     struct entry *x = &g->entries[g->n];
-    char text[TEXT_MAX];
+    char text[TEXT_MAX + 8];
     int rc;
 
-    if (snprintf(text, sizeof text, "^(?:%s)", expression) >= (int)sizeof text)
-        return 0;
+    if (strlen(expression) > TEXT_MAX)
+        return too_many(e);
+    snprintf(text, sizeof text, "^(?:%s)", expression);
     rc = sl_pattern_compile(text, true, false, &x->expression, e);
     if (rc < 0)
         return rc == SL_EUSAGE ? 0 : rc;
@@ -161,17 +168,19 @@ static int add_expression(struct sl_ck_ignore *g, const char *expression, struct
 static int add_list(struct sl_ck_ignore *g, const cJSON *list, enum naming naming, struct sl_error *e)
 {
     const cJSON *x = cJSON_IsArray(list) ? list->child : NULL;
-    int n_patterns = 0;
+    int n_names = 0, n_patterns = 0;
 
-    for (int i = 0; i < NAMES_MAX && x; i++, x = x->next) {
+    for (; x; x = x->next) {
         const char *text = cJSON_IsString(x) ? x->valuestring : "";
+        bool expression = strncmp(text, "re:", 3) == 0;
 
-        if (strncmp(text, "re:", 3) != 0) {
-            if (strnlen(text, TEXT_MAX) < TEXT_MAX)
-                g->entries[g->n++] = (struct entry){.text = text, .naming = naming};
-        } else if (n_patterns++ < PATTERNS_MAX) {
+        n_patterns += expression;
+        if (n_names++ == NAMES_MAX || n_patterns > PATTERNS_MAX)
+            return too_many(e);
+        if (expression)
             SL_TRY(add_expression(g, text + 3, e));
-        }
+        else if (strnlen(text, TEXT_MAX) < TEXT_MAX)
+            g->entries[g->n++] = (struct entry){.text = text, .naming = naming};
     }
     return 0;
 }
@@ -180,10 +189,15 @@ static int add_list(struct sl_ck_ignore *g, const cJSON *list, enum naming namin
 static int add_dynamic(struct sl_ck_ignore *g, const cJSON *q, struct sl_error *e)
 {
     const cJSON *dynamic = entry_of(q, "dynamic"), *x = cJSON_IsObject(dynamic) ? dynamic->child : NULL;
+    int n = 0;
 
-    for (int i = 0; i < PATTERNS_MAX && x; i++, x = x->next)
-        if (strncmp(x->string, "-:", 2) == 0)
-            SL_TRY(add_expression(g, x->string + 2, e));
+    for (; x; x = x->next) {
+        if (strncmp(x->string, "-:", 2) != 0)
+            continue;
+        if (n++ == PATTERNS_MAX)
+            return too_many(e);
+        SL_TRY(add_expression(g, x->string + 2, e));
+    }
     return 0;
 }
 
@@ -226,6 +240,10 @@ static int lists_of(const struct sl_checkpoint *ck, const cJSON *q, struct sl_ck
     if (!p->ignore) {
         p->ignore = calloc(1, sizeof *p->ignore);
         rc = p->ignore ? read_lists(p->ignore, q, e) : sl_no_memory(e);
+        if (rc < 0) {
+            sl_ck_free_ignore(p->ignore);
+            p->ignore = NULL;
+        }
     }
     *out = p->ignore;
     return rc;

@@ -118,9 +118,55 @@ static void ends_long_searches(void **state)
     sl_checkpoint_close(ck);
 }
 
+/* What is left of one must not be taken for all of it, the next time neither. */
+static void refuses_large_lists(void **state)
+{
+    static const char layer[] = "model.layers.2.mlp.up_proj.weight", why[] = "config.json: quantization_config has a list of layers that it leaves out with more than";
+    static char fits[1028] = "re:", longer[1029] = "re:";
+    const struct { const char *text; size_t n; int ignored; } lists[] = {
+        {"x", 4095, 0}, {"x", 4096, SL_EUNSUPPORTED}, {"re:x", 100, 0}, {"re:x", 101, SL_EUNSUPPORTED}, {fits, 1, 0}, {longer, 1, SL_EUNSUPPORTED}};
+    struct sl_error e = {.code = 0};
+    struct sl_checkpoint *ck;
+
+    memset(fits + 3, 'x', 1024);
+    memset(longer + 3, 'x', 1025);
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        char *list = list_of(lists[i].text, lists[i].n);
+
+        maker_write(*state, "config.json", list);
+        free(list);
+        assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
+        for (int again = 0; again < 2; again++) {
+            assert_int_equal(sl_checkpoint_ignores(ck, layer, &e), lists[i].ignored);
+            assert_true(lists[i].ignored == 0 || strncmp(e.text, why, strlen(why)) == 0);
+        }
+        sl_checkpoint_close(ck);
+    }
+}
+
+/* GPTQ's members with other signs are not counted. */
+static void refuses_large_objects(void **state)
+{
+    struct sl_error e = {.code = 0};
+    struct sl_checkpoint *ck;
+    char text[8000];
+
+    for (unsigned n = 100; n <= 101; n++) {
+        int at = sprintf(text, "{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"dynamic\":{");
+
+        for (unsigned i = 0; i < 200; i++)
+            at += sprintf(text + at, "\"%c:layer%u\":{}%s", i < n ? '-' : '+', i, i < 199 ? "," : "}}}");
+        maker_write(*state, "config.json", text);
+        assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
+        assert_int_equal(sl_checkpoint_ignores(ck, "layer99.weight", &e), n == 100 ? 1 : SL_EUNSUPPORTED);
+        sl_checkpoint_close(ck);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(plans_by_lists), TEST(refuses_slow_ones), TEST(compiles_each_expression_once), TEST(ends_long_searches)};
+    const struct CMUnitTest tests[] = {TEST(plans_by_lists), TEST(refuses_slow_ones), TEST(compiles_each_expression_once), TEST(ends_long_searches),
+                                       TEST(refuses_large_lists), TEST(refuses_large_objects)};
 
     return cmocka_run_group_tests_name("ignore", tests, NULL, NULL);
 }
