@@ -157,7 +157,8 @@ struct held {
     bool other, prepared, undone, stitched;
 };
 
-/* What record() wrote, and nothing for which it would wait for ever. */
+/* What record() wrote, and nothing for which it would wait for ever. Its files may have another size in a release whose number
+ * has another length: those that differ are made anew. */
 static int look_at_job(void *user, const struct sl_job_row *row)
 {
     struct held *h = user;
@@ -165,8 +166,8 @@ static int look_at_job(void *user, const struct sl_job_row *row)
 
     for (uint32_t t = 0; t < h->p->n_tasks; t++)
         src += h->p->src_bytes[t];
-    h->other |= strcmp(row->fingerprint, h->p->fingerprint) != 0 || row->src_bytes != src || row->file_bytes != h->p->file_bytes ||
-                *row->user || row->group || row->manual_stitch || row->verify || row->n_after;
+    h->other |= strcmp(row->fingerprint, h->p->fingerprint) != 0 || row->src_bytes != src || *row->user || row->group ||
+                row->manual_stitch || row->verify || row->n_after;
     return 0;
 }
 
