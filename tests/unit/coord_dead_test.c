@@ -126,6 +126,29 @@ static void it_counts_as_one_that_went_away(void **state)
     assert_non_null(strstr(error_of(w, 1), "task 0: 3 workers in a row went away while they had it, n the last"));
 }
 
+/* Where losses are not counted a worker may go that way for ever. */
+static void no_rest_is_longer_than_a_lease(void **state)
+{
+    static const unsigned rest[] = {1000, 2000, 4000, 8000, 10000, 10000};
+    struct world *w = *state;
+    struct got g;
+
+    w->no_process = no_process;
+    world_stop(w);
+    world_start(w);
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 1, 1);
+    say(w, 1, "{\"v\":3,\"m\":\"bye\"}");
+    process(w, 2, DEAD, DEAD);
+    takes(w, 2, 1, &g, 1);
+    for (unsigned n = 0; n < sizeof rest / sizeof *rest; n++) {
+        tick(w);
+        process(w, 2, DEAD, DEAD);
+        takes_after(w, 2, rest[n], &g);
+    }
+}
+
 static void a_connection_that_ends_is_told(void **state)
 {
     struct world *w = *state;
@@ -157,6 +180,7 @@ int main(void)
         TEST(who_lives_or_is_elsewhere_keeps_them),
         TEST(one_that_left_is_not_missed),
         TEST(it_counts_as_one_that_went_away),
+        TEST(no_rest_is_longer_than_a_lease),
         TEST(a_connection_that_ends_is_told),
     };
 
