@@ -1,4 +1,4 @@
-# Weights in packed integers with zero points, of 4 and 8 bits, in columns of any order, along rows and as GPTQ and AWQ have them: tensors against
+# Weights in packed integers with zero points, of 2, 4 and 8 bits, in columns of any order, along rows and as GPTQ and AWQ have them: tensors against
 # numpy and llama-quantize; on every way that reads a source; and what is refused.
 use strict;
 use warnings;
