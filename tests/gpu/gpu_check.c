@@ -10,7 +10,8 @@
  *   -o  appends a line for each type that is begun, and for each that was equal; leaves out those
  *       that were, and takes those that were begun and did not end after all others
  *   -T  begins no type that is not expected to end so many seconds after the start
- *   -w  a launch may take so long (default 10; with -s 120), and a second more for each 10 million weights
+ *   -w  a launch may take so long (default 10; with -s 120), and a second more for each 10 million weights; opening the
+ *       device so long, and 60 at least
  * Exit: 0 all equal, 1 a difference or a failure, 2 no such option or type, 3 the device was lost to this process, or did not end
  * its work (with -o the same call goes on with the other types), 75 time was up with types left, 77 no device. */
 #include "gpu_common.h"
@@ -487,14 +488,14 @@ int main(int argc, char **argv)
         case 'w': c->patience = (unsigned)strtoul(optarg, NULL, 0); break;
         default: return 2;
         }
-    common_patience(60, "opening it", "");
+    c->patience = c->patience ? c->patience : small ? 120 : 10;
+    common_patience(c->patience > 60 ? c->patience : 60, "opening it", "");
     absent = sl_gpu_absence(sl_gpu_api());
     if (absent) {
         fprintf(stderr, "gpu_check: SKIPPED, NOTHING WAS CHECKED: %s\n", absent);
         return 77;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
-    c->patience = c->patience ? c->patience : small ? 120 : 10;
     if (!open_check(c, device))
         return 1;
     if (look)
