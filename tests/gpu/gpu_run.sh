@@ -4,7 +4,8 @@
 #
 # usage: gpu_run.sh [--seconds N] [--results DIR] [--pack FILE] [--again] [--list] [PART...]
 #   --seconds  for the whole call (default 520); a part that no longer fits is left for the next
-#   --results  where findings go (default: gpu-results beside the programs); kept from call to call
+#   --results  where findings go (default: gpu-results beside the programs, or in TMPDIR or /tmp where
+#              those lie in a folder that cannot be written to); kept from call to call
 #   --pack     all findings in one file too, tar.gz, made anew after each part; where DIR has none yet, those in
 #              FILE are gone on from
 #   --again    also parts that ended well before, with the same programs
@@ -12,7 +13,7 @@
 # `make gpu-kit` made, or build/release); WEIGHTS: of each type in `random` (1000000000);
 # WORK: where checkpoints of some GB are made (default: TMPDIR or /tmp; for `worker` /dev/shm where it has room:
 # a borrowed machine's disk says little); PATIENCE: seconds that a launch of gpu_check may take; CONVERSION: that a
-# conversion of `convert` or `worker` may (40).
+# conversion of `convert` or `worker` may (40; `worker` adds what its disk takes).
 # Exit: 0 all well, 1 something differs or failed, 75 time was up, call again, 77 nothing could
 # be checked (no GPU, no driver).
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -75,13 +76,22 @@ data=$here/data
 [ -d "$data/golden" ] || data=$here/..
 tokenizer=$data/tokenizer
 [ -d "$tokenizer" ] || tokenizer=$data/tiny-v3
-results=${results:-$bin/gpu-results}
+[ -n "$results" ] || { results=$bin/gpu-results && mkdir -p "$results" 2>/dev/null && [ -w "$results" ]; } || results=${TMPDIR:-/tmp}/gpu-results
 
 if [ ! -x "$gpu/gpu_check" ]; then
     echo "gpu_run: no gpu_check in $bin: make gpu-check builds it, make gpu-kit a folder with everything" >&2
     exit 1
 fi
-command -v timeout >/dev/null || { echo "gpu_run: no timeout (coreutils) in PATH" >&2; exit 1; }
+for t in awk timeout tail; do
+    command -v $t >/dev/null || { echo "gpu_run: no $t in PATH: awk and coreutils are needed" >&2; exit 1; }
+done
+
+# The lines of FILE that EXPRESSION matches; 1 where there are none.
+lines_with() { awk -v e="$1" '$0 ~ e {print; n++} END {exit !n}' "$2" 2>/dev/null; }
+# Whether two files are equal; cmp says where they are not, but is not everywhere.
+same() {
+    if command -v cmp >/dev/null; then cmp "$1" "$2"; else [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; fi
+}
 
 # The kit's own libc is for its programs alone: no other would start with it. Its loader looks for the driver where
 # LD_LIBRARY_PATH says only if it is told so. before: words before the program.
@@ -118,8 +128,8 @@ fi
 
 part_about() {
     date -u '+%Y-%m-%d %H:%M UTC'
-    echo "$(uname -srm), $(getconf _NPROCESSORS_ONLN) processors, $(awk '/MemTotal/ {printf "%.0f GB", $2 / 1e6}' /proc/meminfo)"
-    sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1
+    echo "$(uname -srm), $(nproc) processors, $(awk '/MemTotal/ {printf "%.0f GB", $2 / 1e6}' /proc/meminfo)"
+    awk -F': ' '/^model name/ {print $2; exit}' /proc/cpuinfo
     find_tool nvidia-smi
     if [ -n "$tool" ]; then
         timeout 30 "$tool" --query-gpu=name,uuid,driver_version,memory.total,clocks.max.sm,pcie.link.gen.max,pcie.link.width.max --format=csv
@@ -132,7 +142,7 @@ part_about() {
     done
     [ -n "$loader" ] && echo "with the kit's own libc"
     start "$gpu/gpu_check" -l || return $?
-    [ -x "$bin/sluice" ] && { start "$bin/sluice" --version; start "$bin/sluice" doctor "${WORK:-${TMPDIR:-/tmp}}" 2>&1 | grep -E ' (cuda|kernels|io_uring|memlock|space) '; }
+    [ -x "$bin/sluice" ] && { start "$bin/sluice" --version; start "$bin/sluice" doctor "${WORK:-${TMPDIR:-/tmp}}" 2>&1 | awk '$2 ~ /^(cuda|kernels|io_uring|memlock|space)$/'; }
     return 0
 }
 
@@ -180,12 +190,21 @@ part_kernels() {
     start "$gpu/gpu_bench" -x "$(echo $wrong)" $BENCH && [ -z "$wrong" ]
 }
 
+# Nothing where it cannot be known.
+free_mb() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 {printf "%d", $4 < 1e9 ? $4 / 1000 : 1e6}'; }
+
+# Sets `tmp` to a folder with room for so many MB.
 need_sluice() {
     if [ ! -x "$bin/sluice" ] || ! start "$bin/sluice" --version >/dev/null 2>&1 || [ ! -x "$maker" ]; then
         echo "SKIPPED: no sluice or make_checkpoint in $bin that runs here"
         return 77
     fi
-    tmp=$(mktemp -d "${WORK:-${TMPDIR:-/tmp}}/sluice-gpu-XXXXXX") || return 1
+    tmp=${WORK:-${TMPDIR:-/tmp}} room=$(free_mb "${WORK:-${TMPDIR:-/tmp}}")
+    if [ -z "$CHECKPOINT" ] && [ "${room:-$1}" -lt "$1" ]; then
+        echo "SKIPPED: $tmp has $room MB free, and $1 are needed: name a folder by WORK="
+        return 77
+    fi
+    tmp=$(mktemp -d "$tmp/sluice-gpu-XXXXXX") || return 1
     # A signal ends the shell, and that removes the folder.
     trap 'rm -rf "$tmp"' EXIT
     trap 'exit 143' TERM INT HUP
@@ -206,19 +225,19 @@ conversion() {
 }
 
 part_convert() {
-    need_sluice || return $?
+    need_sluice 1000 || return $?
     bad=0
     # shellcheck disable=SC2086
     start "$maker" --preset demo $CHECKPOINT --tokenizer "$tokenizer" --out "$tmp/ck" >/dev/null || return 1
     # auto: with cores beside the GPUs.
     while read -r device recipe how; do
         this="--device $device --recipe $recipe${how:+ $how}"
-        if grep -qxFe "$this" "$results/convert.lines" 2>/dev/null; then echo "convert $this: before"; continue; fi
+        if awk -v s="$this" '$0 == s {n++} END {exit !n}' "$results/convert.lines" 2>/dev/null; then echo "convert $this: before"; continue; fi
         [ $hung -lt 2 ] || { echo "convert $this: left out"; continue; }
         rm -rf "$tmp"/cpu.* "$tmp"/gpu.*
         # shellcheck disable=SC2086
         if conversion "$tmp/ck" -o "$tmp/cpu.gguf" --device cpu --recipe $recipe ${how%%--vram*} &&
-            conversion "$tmp/ck" -o "$tmp/gpu.gguf" $this && cmp "$tmp/cpu.gguf" "$tmp/gpu.gguf"
+            conversion "$tmp/ck" -o "$tmp/gpu.gguf" $this && same "$tmp/cpu.gguf" "$tmp/gpu.gguf"
         then echo "convert $this: the GPU's file is the processor's"; echo "$this" >>"$results/convert.lines"
         else echo "FAILED: convert $this"; bad=1; fi
     done <<EOF
@@ -234,16 +253,19 @@ EOF
 }
 
 part_worker() {
-    if [ -z "$WORK" ] && [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')0" -gt 160000000 ]; then WORK=/dev/shm; fi
-    need_sluice || return $?
+    if [ -z "$WORK" ] && [ "$(free_mb /dev/shm)0" -gt 160000 ]; then WORK=/dev/shm; fi
+    end=$(($(date +%s) + allowed - 5))
+    need_sluice 14000 || return $?
     # shellcheck disable=SC2086
     start "$maker" --preset demo ${CHECKPOINT:---layers 6 --hidden 4096 --inter 8192 --moe-inter 2048 --experts 48} \
         --tokenizer "$tokenizer" --out "$tmp/ck" >/dev/null || { echo "SKIPPED: no checkpoint could be made"; return 77; }
-    bad=0
+    bad=0 late=0 usual=${CONVERSION:-40} began=$(date +%s)
     bytes=$(du -sb "$tmp/ck" | cut -f1)
     echo
-    # A virtual machine's memory is slow where nothing wrote before: that is no worker's.
+    # A virtual machine's memory is slow where nothing wrote before: that is no worker's. A slow disk is no device that hangs.
+    CONVERSION=$allowed
     conversion "$tmp/ck" -o "$tmp/x.gguf" --recipe q8_0 --mem 4Gi 2>"$tmp/err" || { cat "$tmp/err"; bad=1; }
+    once=$(($(date +%s) - began)) CONVERSION=$((usual + 2 * once))
     mv "$tmp/x.gguf.xxh64" "$tmp/q8_0.sums"
     rm -f "$tmp"/x.gguf*
     echo "| whole worker, checkpoint of $((bytes / 1000000)) MB in ${tmp%/*} | seconds | GB/s read, once it was ready | its own figures |"
@@ -254,20 +276,28 @@ part_worker() {
     for how in "auto q4_k_m" "auto q4_k_m --io pread" "auto q3_k_m" "auto q8_0" "auto q8_0 --io pread" "auto q8_0 --io pread --threads 8" "cuda:0 q4_k_m" "cpu q4_k_m"; do
         device=${how%% *} recipe=${how#* }
         [ $hung -lt 2 ] || break
+        if [ $((end - $(date +%s))) -lt $once ]; then late=75; echo "| $device, $recipe | left out: no time | | |"; continue; fi
         t0=$(date +%s.%N)
         # shellcheck disable=SC2086
         conversion "$tmp/ck" -o "$tmp/x.gguf" --force --device "$device" --recipe $recipe --mem 4Gi --vram 8Gi --stats 2>"$tmp/err" ||
             { cat "$tmp/err"; rm -rf "$tmp"/x.*; bad=1; continue; }
         t1=$(date +%s.%N)
         net=$(awk '/^stats: convert/ {s = $3; g = $6} /ready after/ {sub(/.*ready after /, ""); s -= $1} END {if (s > 0) printf "%.2f", g / s}' "$tmp/err")
-        echo "| $device, $recipe | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | $net | $(grep -h '^stats:' "$tmp/err" | tr '\n|' '; ') |"
+        echo "| $device, $recipe | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | $net | $(lines_with '^stats:' "$tmp/err" | tr '\n|' '; ') |"
         sums=$tmp/${recipe%% *}.sums
         [ -f "$sums" ] || cp "$tmp/x.gguf.xxh64" "$sums"
-        cmp -s "$tmp/x.gguf.xxh64" "$sums" || { echo "FAILED: $device, $recipe: other tensors than before"; bad=1; }
+        same "$tmp/x.gguf.xxh64" "$sums" >/dev/null || { echo "FAILED: $device, $recipe: other tensors than before"; bad=1; }
         rm -f "$tmp"/x.gguf*
     done
+    # With its whole time given, another call would come no further.
+    # shellcheck disable=SC2046
+    set -- $(limit_of worker)
+    [ $bad -ne 0 ] || [ "$allowed" -ge "$1" ] || bad=$late
     return $bad
 }
+
+# What ncu says where the counters are not to be had; the program under it may end with an error then.
+NO_COUNTERS='ERR_NVGPUCTRPERM|Failed to initialize the profiler|driver resource was unavailable'
 
 # Each kernel once: instructions issued (times 32 over the weights: as GPU.md's), cycles that issue, warps there,
 # lanes that take part, conflicts of shared memory.
@@ -281,14 +311,15 @@ smsp__thread_inst_executed_per_inst_executed.ratio,l1tex__data_bank_conflicts_pi
         "$tool" --clock-control none --page raw --csv --metrics $metrics \
             ${loader:+"$loader" --library-path "$libs"} "$gpu/gpu_bench" -1 -n 33554432 >"$results/profile.csv" 2>&1
         rc=$?
-        grep -qi 'find metric' "$results/profile.csv" || break
+        lines_with '[Ff]ind metric' "$results/profile.csv" >/dev/null || break
     done
-    grep -E '^==(ERROR|WARNING)' "$results/profile.csv"
-    if ! grep -q 'sl_gpu_work' "$results/profile.csv" && ! grep -q '^gpu_bench:\|returned an error' "$results/profile.csv"; then
+    lines_with '^==(ERROR|WARNING)' "$results/profile.csv"
+    counted=$(lines_with 'sl_gpu_work' "$results/profile.csv" | wc -l)
+    if [ "$counted" -eq 0 ] && { lines_with "$NO_COUNTERS" "$results/profile.csv" || ! lines_with '^gpu_bench:|returned an error' "$results/profile.csv"; } >/dev/null; then
         echo "SKIPPED: ncu counts nothing here (counters may be root's, or the host's, alone)"
         return 77
     fi
-    echo "$(grep -c 'sl_gpu_work' "$results/profile.csv") kernels of 33554432 weights each: $results/profile.csv"
+    echo "$counted kernels of 33554432 weights each: $results/profile.csv"
     return $rc
 }
 
@@ -308,12 +339,12 @@ part_sanitizer() {
         # It tells of some things at the end alone: types count where it came to that, and all was clean.
         [ $rc -eq 0 ] || cp "$lines.before" "$lines"
         tail -1 "$results/$what.txt"
-        if [ $rc -eq 0 ] && grep -q '^time is up' "$results/$what.txt"; then
+        if [ $rc -eq 0 ] && lines_with '^time is up' "$results/$what.txt" >/dev/null; then
             echo "compute-sanitizer $what: clean so far, types are left"; [ $bad -eq 0 ] && bad=75
         elif [ $rc -eq 0 ]; then echo "compute-sanitizer $what: clean"; touch "$results/$what.done"
-        elif grep -q 'Device not supported' "$results/$what.txt"; then echo "SKIPPED: compute-sanitizer does not take this device"; return 77
+        elif lines_with 'Device not supported' "$results/$what.txt" >/dev/null; then echo "SKIPPED: compute-sanitizer does not take this device"; return 77
         elif [ $rc -eq 124 ] || [ $rc -eq 137 ]; then echo "SKIPPED: compute-sanitizer $what took longer than its share, $share s"; [ $bad -eq 0 ] && bad=75
-        else echo "FAILED: compute-sanitizer $what"; grep -m5 '=========' "$results/$what.txt"; bad=1; fi
+        else echo "FAILED: compute-sanitizer $what"; lines_with '=========' "$results/$what.txt" | head -n 5; bad=1; fi
     done
     return $bad
 }
@@ -329,7 +360,7 @@ fi
 mkdir -p "$results" || exit 1
 results=$(cd "$results" && pwd)
 # Findings belong to the programs that they were made with.
-if [ -n "$pack" ] && [ -f "$pack" ] && [ ! -e "$results/programs" ]; then tar -C "$results" -xzf "$pack"; fi
+if [ -n "$pack" ] && [ -f "$pack" ] && [ ! -e "$results/programs" ]; then tar -C "$results" -xf "$pack"; fi
 sum=$(cat "$gpu/gpu_check" "$gpu/gpu_bench" "$bin/sluice" 2>/dev/null | cksum)
 if [ "$(cat "$results/programs" 2>/dev/null)" != "$sum" ]; then
     if [ -f "$results/programs" ]; then
@@ -339,7 +370,8 @@ if [ "$(cat "$results/programs" 2>/dev/null)" != "$sum" ]; then
     echo "$sum" >"$results/programs"
 fi
 deadline=$(($(date +%s) + seconds))
-worst=0
+worst=0 zip=
+! command -v gzip >/dev/null || zip=-z
 left=
 summary=
 
@@ -352,7 +384,7 @@ $(printf '%-10s %-34s %s' "$1" "$2" "$(what_is "$1")")"
     echo "${summary#?}" >"$results/summary.txt"
     [ -n "$pack" ] || return 0
     # 1: something changed meanwhile, as DIR itself where the pack lies in it.
-    tar -C "$results" --exclude="./${pack##*/}*" -czf "$pack.new" . 2>/dev/null
+    tar -C "$results" --exclude="./${pack##*/}*" $zip -cf "$pack.new" . 2>/dev/null
     if [ $? -gt 1 ] || ! mv "$pack.new" "$pack"; then echo "gpu_run: $pack could not be written" >&2; fi
 }
 

@@ -119,6 +119,50 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     $r = run(@run, 'convert');
     is(scalar(() = $r->{out} =~ /^FAILED: a conversion did not end in 1 s\nFAILED: convert /mg), 2, 'convert: two do not end');
     is(scalar(() = $r->{out} =~ /^convert .*: left out$/mg), 5, 'convert: the rest is left out');
+
+    # A disk that is slow is no device that hangs; rows for which there is no time are the next call's.
+    $ENV{SLUICE_EMULATED} = 'memory=4000000000';
+    unlink "$bin/sluice";
+    spit("$bin/sluice", "#!/bin/sh\ncase \$* in --version | *--device*) ;; *) sleep 2 ;; esac\nexec '$BUILD/tools/emulated_gpu' \"\$@\"\n");
+    chmod 0755, "$bin/sluice";
+    my $rows = qr/^\| (?:auto|cuda:0|cpu), \S.* \| [\d.]+ \| \d[\d.]* \| stats: convert /m;
+    $r = run_ok('worker: a slow disk', @run[0 .. 3], '--seconds', 60, '--inside', 'worker');
+    is(scalar(() = $r->{out} =~ /$rows/g), 8, 'worker: a slow disk has its time');
+    $r = run(@run[0 .. 3], '--seconds', 6, '--inside', 'worker');
+    like($r->{out}, qr/^\| cpu, q4_k_m \| left out: no time \|/m, 'worker: no time for a row');
+    is($r->{rc}, 75, 'worker: then there is more to do');
+    unlink "$bin/sluice";
+    symlink "$BUILD/tools/emulated_gpu", "$bin/sluice" or die $!;
+}
+
+# A machine with sh, awk, tar and coreutils, and nothing else; no folder to write to but TMPDIR; no room.
+{
+    my ($few, $kit) = (scratch(), scratch());
+    for my $tool (qw(sh awk tar basename cat cksum cp cut date df dirname du head mkdir mktemp mv nproc rm sha256sum sleep sort tail timeout touch tr uname wc)) {
+        my ($there) = grep { -x } map { "$_/$tool" } split /:/, $ENV{PATH};
+        symlink $there, "$few/$tool" or die "$tool: $!";
+    }
+    symlink readlink("$bin/$_"), "$kit/$_" or die $! for qw(gpu_check gpu_bench sluice make_checkpoint);
+    spit("$kit/gpu-results", "no folder\n");
+    local @ENV{qw(PATH TMPDIR GPU_BIN SLUICE_EMULATED)} = ($few, scratch(), $kit, 'memory=4000000000');
+    my @few = ("$few/sh", "$TOP/tests/gpu/gpu_run.sh", '--pack', "$ENV{TMPDIR}/found.tar.gz");
+    {
+        local $ENV{CHECKPOINT} = '--layers 2 --hidden 256 --inter 256 --moe-inter 256 --experts 2 --groups 1 --groups-used 1 --used 1 --heads 2 --kv-heads 2';
+        $r = run_ok('few programs', @few, qw(about golden kernels convert worker));
+        is($r->{err}, '', 'few programs: none is missed');
+        like($r->{out}, qr/^ok +cuda .*^convert +well.*^worker +well.*^findings: \Q$ENV{TMPDIR}\E\/gpu-results$/ms, 'few programs: all well, in TMPDIR');
+        $ENV{SLUICE_EMULATED} .= ',flip=2';
+        like(run(@few, '--again', 'worker')->{out}, qr/^FAILED: auto, q8_0: other tensors than before$/m, 'few programs: one wrong bit is found');
+    }
+    run_ok('packed', "$few/tar", '-tf', "$ENV{TMPDIR}/found.tar.gz");
+    spit("$few/full", "#!/bin/sh\necho\necho 'none 2 1 900000 50% /'\n");
+    chmod 0755, "$few/full";
+    rename "$few/full", "$few/df" or die $!;
+    like(run_ok('no room', @few, '--again', 'convert')->{out}, qr/^SKIPPED: \S+ has 900 MB free, and 1000 are needed.*^convert +SKIPPED/ms, 'no room: said');
+    unlink "$few/awk";
+    $r = run(@few);
+    is($r->{rc}, 1, 'no awk: exit 1');
+    like($r->{err}, qr/^gpu_run: no awk in PATH/, 'no awk: said');
 }
 
 # Programs of the CUDA toolkit that are there and do not work.
@@ -130,6 +174,8 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     $r = run_ok('no counters for this user', @run, qw(profile sanitizer));
     like($r->{out}, qr/^==ERROR== ERR_NVGPUCTRPERM.*^SKIPPED: ncu counts nothing here.*^profile +SKIPPED/ms, 'said, and why');
     like($r->{out}, qr/racecheck: clean.*does not take this device.*^sanitizer +SKIPPED/ms, 'a sanitizer that does not take the device');
+    $tool->('ncu', 'echo "==ERROR== Failed to initialize the profiler: LibraryNotLoaded"; echo "==ERROR== The application returned an error code (1)."; exit 1');
+    like(run_ok('no profiler here', @run, 'profile')->{out}, qr/^SKIPPED: ncu counts nothing here/m, 'said, though the program ended with an error');
     $tool->('ncu', 'echo "==ERROR== The application returned an error code (1)."; exit 1');
     like(run(@run, 'profile')->{out}, qr/^profile +FAILED/m, 'a program that fails under ncu is no matter of counters');
 
