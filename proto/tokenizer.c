@@ -221,8 +221,12 @@ static int add_numbered(struct vocab *v, const char *text, uint32_t flags, struc
         SL_TRY(index_base(v, e));
         id = sl_name_table_find(&v->base, text);
     }
-    if (id == SL_NO_NAME)
+    if (id == SL_NO_NAME) {
         id = v->max_added >= (int64_t)v->n_base ? (uint64_t)v->max_added + 1 : v->n_base;
+        if (id >= v->n && !v->loading)
+            return sl_fail(e, SL_ESOURCE, "token '%.80s' is not in tokenizer.json, and a new one has no id below config.json's "
+                           "vocab_size %" PRIu64 "; is tokenizer_config.json there, and of this model?", text, v->n);
+    }
     return add_token(v, text, id, flags, e);
 }
 

@@ -470,7 +470,8 @@ static void test_refused(void **state)
     }
     fx_text(*state, "tokenizer.json", TOKENIZER);
     fx_text(*state, "tokenizer_config.json", "{\"pad_token\":\"[PAD]\"}");
-    assert_refused(*state, 6, SL_ESOURCE, "id of token '[PAD]'");
+    assert_refused(*state, 6, SL_ESOURCE, "token '[PAD]' is not in tokenizer.json, and a new one has no id below config.json's vocab_size 6; "
+                   "is tokenizer_config.json there, and of this model?");
     fx_text(*state, "tokenizer_config.json", "{\"pad_token\":null}");
     fx_write(*state, "chat_template.jinja", "a\0b", 3);
     assert_refused(*state, 8, SL_ESOURCE, "NUL bytes");
