@@ -361,6 +361,11 @@ int sl_worker_tick(struct sl_worker *w, const struct sl_worker_progress *p, uint
         w->window_done = 0;
         w->window_ms = now_ms;
     }
+    if (w->n_held == 0) { /* time without work is none of the next work's */
+        w->rate = 0;
+        w->rate_ms = now_ms;
+        w->rate_bytes = p->bytes;
+    }
     if (w->said_bye)
         return 0;
     if (w->draining && w->n_held == 0) {

@@ -269,6 +269,28 @@ static void progress_goes_on_beyond_the_field(void **state)
     sl_msg_free(&m);
 }
 
+/* After an hour without work the first megabytes are not those of an hour. */
+static void time_without_work_is_in_no_rate(void **state)
+{
+    struct world *w = *state;
+    struct sl_msg m;
+
+    connect_worker(w);
+    hears(w, SL_M_PULL);
+    tick(w, 900, 1000);
+    hears_nothing(w);
+    tick(w, 900, 1000);
+    hears(w, SL_M_PING);
+    grant(w, SPEC, "{\"task\":3,\"epoch\":9}");
+    tick(w, 100, 1050);
+    assert_int_equal(sl_get_uint(heard(w, &m), "rate", 1), 0);
+    assert_int_equal(m.id, SL_M_PROGRESS);
+    sl_msg_free(&m);
+    tick(w, 1000, 2100);
+    assert_int_equal(sl_get_uint(heard(w, &m), "rate", 0), 1000);
+    sl_msg_free(&m);
+}
+
 /* What a worker that dies was at is told before the next heartbeat. */
 static void another_tensor_in_hand_is_told_sooner(void **state)
 {
@@ -510,6 +532,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_task_from_pull_to_ack, setup, teardown),
         cmocka_unit_test_setup_teardown(one_that_holds_none_ahead_asks_for_one, setup_none_ahead, teardown),
         cmocka_unit_test_setup_teardown(progress_goes_on_beyond_the_field, setup, teardown),
+        cmocka_unit_test_setup_teardown(time_without_work_is_in_no_rate, setup, teardown),
         cmocka_unit_test_setup_teardown(another_tensor_in_hand_is_told_sooner, setup, teardown),
         cmocka_unit_test_setup_teardown(a_result_is_repeated_until_acknowledged, setup, teardown),
         cmocka_unit_test_setup_teardown(an_idle_worker_backs_off, setup, teardown),
