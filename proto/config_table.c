@@ -44,7 +44,7 @@ static const struct sl_config_info keys[SL_CONFIG_KEYS] = {
         NULL, "10", "workers in a row that go away with a task before it is quarantined, or with tasks of a job before that "
         "fails; 0: any number"},
     [SL_CONFIG_DEVICE] = {"worker", "device", "SLUICE_DEVICE", SL_CONFIG_IS_DEVICE, false, 0, 0,
-        NULL, "auto", "auto, cpu, or cuda:N"},
+        NULL, "auto", "auto, cpu, cuda:N, GPU-UUID, or several with commas"},
     [SL_CONFIG_THREADS] = {"worker", "threads", "SLUICE_THREADS", SL_CONFIG_IS_NUMBER, false,
         0, 1024, NULL, "0", "compute threads; 0: all processors"},
     [SL_CONFIG_MEM] = {"worker", "mem", "SLUICE_MEM", SL_CONFIG_IS_SIZE, false,
