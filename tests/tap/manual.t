@@ -2,6 +2,8 @@
 # The manual pages against the programs: every verb, option and setting is in them.
 use strict;
 use warnings;
+use Cwd qw(getcwd);
+use SluiceService;
 use SluiceTest;
 use Test::More;
 
@@ -95,5 +97,28 @@ is_deeply([lacks($sluice, '-o, --output=PATHS')], ['-o, --output=PATHS'], 'and a
 for my $path (@pages) {
     is_deeply([page($path =~ s{.*/}{}r) =~ /^((?:Auto|Cpu|Cuda|Uring|Ipc):?[,:\/ ].*)$/mg], [], "$path: no value with a capital");
 }
+
+# The examples can be typed one after another.
+service_setup(source => '-');
+system('cp', '-r', $TINY, "$RUN/DeepSeek-R1") == 0 or die;
+run_ok('an imatrix', $SLUICE, 'imatrix', "$TINY/imatrix.legacy-layout.dat", '--convert', "$RUN/R1.gguf");
+start_one('daemon');
+start_one('worker') if wait_daemon();
+my @examples = $sluice =~ /^\.SH EXAMPLES\n\.nf\n(.*?)^\.fi\n.*?^\.nf\n(.*?)^\.fi/ms;
+s/\\e/\\/g for @examples;
+is($examples[0] =~ s/--target-size \K281G/10M/, 1, 'an example of a size');
+my $cwd = getcwd();
+chdir $RUN or die;
+{
+    local $ENV{PATH} = "$BUILD:$ENV{PATH}";
+    run_ok('examples', 'sh', '-exc', $examples[0]);
+    symlink "out/$_", 'A.gguf' for grep { /-DQ3_K_M\.gguf$/ } ls($OUT);
+    SKIP: {
+        skip 'no jq', 1 if run('jq', '--version')->{rc};
+        run_ok('the types of another file', 'sh', '-exc', $examples[1]);
+    }
+}
+chdir $cwd or die;
+stop_one($_) for qw(worker daemon);
 
 done_testing();
