@@ -121,11 +121,13 @@ static int check_state(const char *dir, struct sl_error *e)
     struct stat st;
 
     if (make_folders(dir) != 0)
-        return sl_fail(e, SL_EUSAGE, "%s: the state folder cannot be made: %s", dir, strerror(errno));
+        return sl_fail(e, SL_EUSAGE, "%s: the state folder cannot be made: %s; --state DIR takes another", dir,
+                       strerror(errno));
     if (stat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || statfs(dir, &fs) != 0)
         return sl_fail(e, SL_EUSAGE, "%s: no folder for the state", dir);
     if (access(dir, W_OK | X_OK) != 0)
-        return sl_fail(e, SL_EUSAGE, "%s: the state folder cannot be written to: %s", dir, strerror(errno));
+        return sl_fail(e, SL_EUSAGE, "%s: the state folder cannot be written to: %s; --state DIR takes another", dir,
+                       strerror(errno));
     if (st.st_uid != geteuid() || (st.st_mode & 022))
         return sl_fail(e, SL_EUSAGE, "%s: the state folder must be this user's and closed to others' writing (chmod 700)",
                        dir);

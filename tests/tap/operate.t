@@ -136,6 +136,7 @@ refuses('a bad address', qr/expected ADDRESS:PORT/, metrics => 'here');
 refuses('a bad time', qr/\Q$conf\E:\d+: daemon\.lease: expected a time/, lease => '60');
 refuses('an unknown key', qr/no such key: daemon\.leese/, leese => '60s');
 configure();
+fails('no place for the state', 2, qr/no\.such\/state: the state folder cannot be made: Not a directory; --state DIR takes another/, $SLUICED, '--config', $conf, '--state', "$conf/no.such/state");
 fails('a bad option', 2, qr/--lease: daemon\.lease: expected 1s to 24h/, $SLUICED, '--config', $conf, '--lease', '1ms');
 fails('of two files the last', 2, qr/--lease: daemon\.lease: expected 1s to 24h/, $SLUICED, '--config', "$run/none.conf", "--config=$conf", '--lease', '1ms');
 my $theirs = $> ? '/' : "$run/theirs"; # another user's
