@@ -85,6 +85,18 @@ static int refuse(struct reading *r, const char *what, const char *name)
     return 0;
 }
 
+/* inih (55) says nothing of a section without values. */
+static void check_section(struct reading *r, const char *line)
+{
+    size_t n = strcspn(line, "]");
+    char words[256];
+
+    if (*line != '[' || !line[n] || sl_config_has_section(line + 1, n - 1))
+        return;
+    snprintf(words, sizeof words, "%.*s; sluice.conf(5) lists them", (int)n - 1, line + 1);
+    refuse(r, "no such section: ", words);
+}
+
 /* inih's reader: one line; what its buffer cannot hold would come back as a
  * line of its own, so it is refused here. */
 static char *next_line(char *buf, int size, void *user)
@@ -103,6 +115,8 @@ static char *next_line(char *buf, int size, void *user)
         refuse(r, "a NUL byte", "");
     else if (r->bytes > FILE_MAX)
         refuse(r, "the file is too long", "");
+    else
+        check_section(r, buf);
     return r->rc ? NULL : buf;
 }
 

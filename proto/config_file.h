@@ -16,6 +16,7 @@
 #include "proto/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define SL_CONFIG_SYSTEM "/etc/sluice/sluice.conf"
@@ -136,6 +137,8 @@ int sl_config_check_pairs(const struct sl_config *c, struct sl_error *e) SL_MUST
 
 /* Facts of a key, for option tables, man pages, `config show`. Never NULL. */
 const struct sl_config_info *sl_config_info(enum sl_config_key k);
+/* Whether a key has the section of these n bytes. */
+bool sl_config_has_section(const char *name, size_t n);
 /* Returns the key of "section.name", or -1. */
 int sl_config_by_name(const char *name);
 

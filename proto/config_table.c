@@ -60,6 +60,14 @@ const struct sl_config_info *sl_config_info(enum sl_config_key k)
     return &keys[(unsigned)k < SL_CONFIG_KEYS ? k : 0];
 }
 
+bool sl_config_has_section(const char *name, size_t n)
+{
+    for (int i = 0; i < SL_CONFIG_KEYS; i++)
+        if (strlen(keys[i].section) == n && strncmp(keys[i].section, name, n) == 0)
+            return true;
+    return false;
+}
+
 int sl_config_by_name(const char *name)
 {
     const char *dot = strchr(name, '.');

@@ -272,7 +272,7 @@ static void test_refusals(void **state)
     (void)state;
     refuse("lease = 5s\n", ":1: a value before the first [section]");
     refuse("[daemon]\nleese = 5s\n", ":2: no such key: daemon.leese");
-    refuse("[demon]\nlease = 5s\n", ":2: no such key: demon.lease; sluice.conf(5) lists them");
+    refuse("[demon]\nlease = 5s\n", ":1: no such section: demon; sluice.conf(5) lists them");
     refuse("[daemon]\n\nlease = 5\n", ":3: daemon.lease: expected a time with its unit");
     refuse("[daemon]\nlease = 5s\nlease = 6s\n", ":3: daemon.lease: given twice");
     refuse("[daemon]\nlease = 5s\n  heartbeat = 6s\n", ":3: daemon.lease: expected a time");
@@ -294,6 +294,8 @@ static void test_refusals(void **state)
     refuse("[worker]\ndevice = tpu\n", ":2: worker.device: expected auto, cpu, cuda:N or GPU-UUID");
     refuse("[worker]\ndevice = cuda:0,cuda:\n", "worker.device: expected auto");
     refuse("[sluice]\nplain_tcp = maybe\n", "expected yes or no");
+    refuse("[daemon]\nlease = 5s\n[demon]\n[sluice]\n", ":3: no such section: demon");
+    refuse("[]\n", ":1: no such section: ");
     refuse("[sluice\n", ":1: expected [section] or name = value");
     refuse("[daemon]\nlease\n", ":2: expected [section] or name = value");
     snprintf(line, sizeof line, "[sluice]\nroot = /%0191d\n", 1); /* 199 bytes */
