@@ -109,8 +109,11 @@ like(run($SLUICE, 'config', 'show', '--origin')->{out}, qr/from SLUICE_ENDPOINT\
     like($shown->{out}, qr/^heartbeat = 31s$/m, 'is shown all the same');
     fails('sluiced says the same', 2, $words, "$BUILD/sluiced", '--config', "$dir/f.conf", '--root', $dir);
 }
-fails('unknown setting', 2, qr/f\.conf:2/, $SLUICE, 'config', 'show', '--config',
-      do { spit("$dir/f.conf", "[nowhere]\nx = 1\n"); "$dir/f.conf" });
+for (["[daemon]\nx = 1\n", qr/f\.conf:2: no such key: daemon\.x;/], ["[nowhere]\nx = 1\n", qr/f\.conf:1: no such section: nowhere;/]) {
+    my ($text, $words) = @$_;
+    spit("$dir/f.conf", $text);
+    fails('unknown setting', 2, $words, $SLUICE, 'config', 'show', '--config', "$dir/f.conf");
+}
 is((json_lines(run($SLUICE, 'config', 'files', '--json')->{out}))[1]{read}, JSON::PP::true, 'config files --json');
 fails('a key that is not there', 2, qr{f\.conf:2: sluice\.key: /nowhere: No such file}, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9', '--config',
       do { spit("$dir/f.conf", "[sluice]\nkey = /nowhere\nserver_key = /nowhere\n"); "$dir/f.conf" });
