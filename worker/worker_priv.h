@@ -52,7 +52,7 @@ struct sl_worker {
     /* Speed: how many tasks were finished of late. */
     uint64_t window_ms;
     unsigned window_done, window_before;
-    uint64_t rate_ms, rate_bytes, rate;
+    uint64_t rate_ms, rate_bytes, rate, busy_ms;
     char tensor[129];         /* the last that was told */
     uint64_t pings;
 };

@@ -24,7 +24,7 @@ int sl_worker_new(const struct sl_worker_opts *o, uint64_t now_ms, struct sl_wor
     snprintf(w->device, sizeof w->device, "%s", o->device);
     w->out_end = &w->out;
     w->heartbeat_ms = 5000;
-    w->hello_ms = w->window_ms = w->rate_ms = now_ms;
+    w->hello_ms = w->window_ms = w->rate_ms = w->busy_ms = now_ms;
     return sl_worker_make_last_words(w, e);
 }
 
@@ -361,7 +361,9 @@ int sl_worker_tick(struct sl_worker *w, const struct sl_worker_progress *p, uint
         w->window_done = 0;
         w->window_ms = now_ms;
     }
-    if (w->n_held == 0) { /* time without work is none of the next work's */
+    if (w->n_held)
+        w->busy_ms = now_ms;
+    else if (now_ms - w->busy_ms >= 1000) { /* time without work is none of the next work's; between short tasks is some */
         w->rate = 0;
         w->rate_ms = now_ms;
         w->rate_bytes = p->bytes;

@@ -291,6 +291,28 @@ static void time_without_work_is_in_no_rate(void **state)
     sl_msg_free(&m);
 }
 
+/* A moment between two short tasks, with none ahead, is no time without work. */
+static void short_tasks_have_a_rate(void **state)
+{
+    struct world *w = *state;
+    struct sl_msg m;
+    uint64_t rate = 0;
+
+    connect_worker(w);
+    for (unsigned n = 1; n <= 8; n++) {
+        grant(w, SPEC, "{\"task\":3,\"epoch\":9}");
+        tick(w, 400, n * 400);
+        finish(w, 3, 9, SL_OUTCOME_RESULT);
+        while (heard(w, &m)) {
+            rate = m.id == SL_M_PROGRESS ? sl_get_uint(m.tree, "rate", 0) : rate;
+            sl_msg_free(&m);
+        }
+        answer(w, "ack", 3, 9);
+        tick(w, 10, n * 400);
+    }
+    assert_true(rate >= 900 && rate <= 1000);
+}
+
 /* What a worker that dies was at is told before the next heartbeat. */
 static void another_tensor_in_hand_is_told_sooner(void **state)
 {
@@ -533,6 +555,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_that_holds_none_ahead_asks_for_one, setup_none_ahead, teardown),
         cmocka_unit_test_setup_teardown(progress_goes_on_beyond_the_field, setup, teardown),
         cmocka_unit_test_setup_teardown(time_without_work_is_in_no_rate, setup, teardown),
+        cmocka_unit_test_setup_teardown(short_tasks_have_a_rate, setup, teardown),
         cmocka_unit_test_setup_teardown(another_tensor_in_hand_is_told_sooner, setup, teardown),
         cmocka_unit_test_setup_teardown(a_result_is_repeated_until_acknowledged, setup, teardown),
         cmocka_unit_test_setup_teardown(an_idle_worker_backs_off, setup, teardown),
