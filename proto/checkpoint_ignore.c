@@ -143,7 +143,7 @@ static size_t layer_names(const struct sl_checkpoint *ck, const char *weight, ch
 static int too_many(struct sl_error *e)
 {
     return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config has a list of layers that it leaves out with more than %d entries, %d "
-                   "expressions or %d bytes in one: shorten it", NAMES_MAX, PATTERNS_MAX, TEXT_MAX);
+                   "expressions or %d bytes in one of these: shorten it", NAMES_MAX, PATTERNS_MAX, TEXT_MAX);
 }
 
 /* What is no expression matches nothing. */

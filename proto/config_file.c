@@ -74,6 +74,7 @@ struct reading {
     enum sl_config_layer layer;
     unsigned line;
     size_t bytes;
+    bool has_value; /* the section at hand */
     int rc;
     struct sl_error *e;
 };
@@ -85,12 +86,20 @@ static int refuse(struct reading *r, const char *what, const char *name)
     return 0;
 }
 
-/* inih (55) says nothing of a section without values. */
+/* inih (55) says nothing of a section without values. It lets one stand behind a byte order mark, and behind blanks
+ * where no value is before it in its section, which the line would go on with. */
 static void check_section(struct reading *r, const char *line)
 {
-    size_t n = strcspn(line, "]");
     char words[256];
+    size_t n;
 
+    if (r->line == 1 && strncmp(line, "\xEF\xBB\xBF", 3) == 0)
+        line += 3;
+    if (!r->has_value)
+        line += strspn(line, " \t\v\f\r");
+    n = strcspn(line, "]");
+    if (*line == '[')
+        r->has_value = false;
     if (*line != '[' || !line[n] || sl_config_has_section(line + 1, n - 1))
         return;
     snprintf(words, sizeof words, "%.*s; sluice.conf(5) lists them", (int)n - 1, line + 1);
@@ -139,6 +148,7 @@ static int on_value(void *user, const char *section, const char *name, const cha
 
     if (r->rc)
         return 0;
+    r->has_value = true;
     snprintf(full, sizeof full, "%s.%s", section, name);
     if (!*section)
         return refuse(r, "a value before the first [section]: ", name);

@@ -295,6 +295,10 @@ static void test_refusals(void **state)
     refuse("[worker]\ndevice = cuda:0,cuda:\n", "worker.device: expected auto");
     refuse("[sluice]\nplain_tcp = maybe\n", "expected yes or no");
     refuse("[daemon]\nlease = 5s\n[demon]\n[sluice]\n", ":3: no such section: demon");
+    refuse("\xEF\xBB\xBF[demon]\n", ":1: no such section: demon");
+    refuse("\n \t[demon]\n", ":2: no such section: demon");
+    refuse("[daemon]\nlease = 5s\n[daemon]\n  [demon]\n", ":4: no such section: demon");
+    refuse("[daemon]\nlease = 5s\n  [demon]\n", ":3: daemon.lease: expected a time");
     refuse("[]\n", ":1: no such section: ");
     refuse("[sluice\n", ":1: expected [section] or name = value");
     refuse("[daemon]\nlease\n", ":2: expected [section] or name = value");
