@@ -112,11 +112,9 @@ static int publish_part(const struct output *o, uint32_t i, bool force, const ch
     /* NFS may say of a rename that it did that there is no such file. */
     if (rc < 0 && lstat(o->partial[i], &st) != 0 && is_published(o, i))
         return 0;
-    if (rc != SL_EEXISTS)
-        return rc;
-    if (manifest)
+    if (rc < 0 && manifest)
         (void)!sl_rename_new(to, from);
-    return not_ours(o->final[i], go_on, e);
+    return rc == SL_EEXISTS ? not_ours(o->final[i], go_on, e) : rc;
 }
 
 int publish_files(const struct output *o, bool force, const char *go_on, const struct output_watch *watch,

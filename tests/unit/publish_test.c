@@ -290,6 +290,41 @@ static void a_strangers_file_stays(void **state)
     assert_false(there(manifest));
 }
 
+static int a_folder_comes(void *user, uint64_t n)
+{
+    const struct world *w = user;
+
+    (void)n;
+    if (!there(w->o.final[0]))
+        return 0;
+    unlink(w->o.final[1]);
+    return mkdir(w->o.final[1], 0700);
+}
+
+/* A part that cannot get its name: no manifest stays beside what has it. */
+static void a_manifest_goes_back(void **state)
+{
+    struct world *w = *state;
+    const struct output_watch watch = {a_folder_comes, w};
+    char manifest[OUTPUT_PATH_BYTES], unfinished[OUTPUT_PATH_BYTES];
+
+    snprintf(manifest, sizeof manifest, "%s.xxh64", w->o.final[1]);
+    snprintf(unfinished, sizeof unfinished, "%s.xxh64.partial", w->o.final[1]);
+    for (uint32_t i = 0; i < PARTS; i++)
+        put_part(w, i, w->o.partial[i]);
+    put(unfinished, "sums", 4);
+    put(w->o.final[1], "mine", 4);
+    assert_int_equal(publish_files(&w->o, true, "go on", &watch, &w->e), SL_EFAIL);
+    assert_non_null(strstr(w->e.text, "cannot be renamed to x-00002-of-00002.gguf: Is a directory"));
+    assert_true(there(unfinished));
+    assert_false(there(manifest));
+    is_part(w, 1, w->o.partial[1]);
+    assert_int_equal(rmdir(w->o.final[1]), 0);
+    assert_int_equal(publish(w, false), 0);
+    is_part(w, 1, w->o.final[1]);
+    assert_true(there(manifest));
+}
+
 /* NFS may say of a rename that it did that there is no such file: then the name is what counts. */
 static void an_answer_may_be_lost(void **state)
 {
@@ -535,6 +570,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_former_file_is_not_ours, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_in_the_way, setup, teardown),
         cmocka_unit_test_setup_teardown(a_strangers_file_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_manifest_goes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(a_part_has_one_place, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_may_be_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(what_stays_is_told, setup, teardown),
